@@ -1,0 +1,7 @@
+//! A drop-in replacement for Kubernetes' kube-proxy that is native to nftables.
+//!
+//! Data flows one way: a source (`manifests` or `api`) reads API objects, [`intake`](crate) turns them into
+//! [`model`] types, the plan turns those into elements of a fixed ruleset, the difference to what the
+//! kernel holds becomes one netlink transaction.
+
+pub mod model;

@@ -1,0 +1,64 @@
+//! An EndpointSlice, reduced to what a proxy needs.
+
+use super::{Family, ObjectName, Protocol};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// `endpoints[].conditions` with the defaults of nil applied: ready and serving true,
+/// terminating false.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conditions {
+    pub ready: bool,
+    pub serving: bool,
+    pub terminating: bool,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Conditions { ready: true, serving: true, terminating: false }
+    }
+}
+
+/// One entry of `endpoints`; of its addresses the first one counts (as in kube-proxy).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: IpAddr,
+    pub conditions: Conditions,
+    /// `nodeName`; None when absent or empty.
+    pub node_name: Option<Arc<str>>,
+    /// `hints.forZones[].name`; empty when there is no hint.
+    pub zone_hints: Arc<[Arc<str>]>,
+    /// `hints.forNodes[].name`; empty when there is no hint.
+    pub node_hints: Arc<[Arc<str>]>,
+}
+
+/// One entry of `ports`; ports without a number are dropped at intake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// Matches the name of the Service port, "" for the only port.
+    pub name: Arc<str>,
+    pub protocol: Protocol,
+    /// Port on the endpoint; never 0.
+    pub port: u16,
+}
+
+/// An EndpointSlice of a Service, address type IPv4 or IPv6.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointSlice {
+    pub name: ObjectName,
+    /// Value of the label `kubernetes.io/service-name`; the Service is in the slice's namespace.
+    pub service: Arc<str>,
+    pub family: Family,
+    pub ports: Vec<EndpointPort>,
+    pub endpoints: Vec<Endpoint>,
+    /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, in nanoseconds since 1970:
+    /// start of the network programming latency.
+    pub trigger_time: Option<i64>,
+}
+
+impl EndpointSlice {
+    /// The Service that the slice belongs to.
+    pub fn service_name(&self) -> ObjectName {
+        ObjectName { namespace: self.name.namespace.clone(), name: self.service.clone() }
+    }
+}

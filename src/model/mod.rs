@@ -1,0 +1,76 @@
+//! What the proxy knows of the cluster, in Kubernetes' words and as small as it can be.
+//!
+//! The sources (`manifests`, `api`) turn API objects into these types with [`crate::intake`] and send
+//! [`Change`]s; the plan reads nothing else. No tokio, no kube, no netlink here.
+//! Names that occur thousands of times (node names, zones, namespaces) are shared `Arc<str>`s.
+
+mod endpoints;
+mod node;
+mod service;
+
+pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice};
+pub use node::{Node, Taint};
+pub use service::{Protocol, Service, ServicePort, ServiceType};
+
+use ipnet::IpNet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// An IP family. Every Service, slice and map is planned once per family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Both families, in the order in which everything is listed.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address. An IPv4-mapped IPv6 address counts as IPv6.
+    pub fn of(address: &IpAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    /// As Kubernetes writes it in `spec.ipFamilies` and in metric labels.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+/// `namespace/name` of a namespaced object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        ObjectName { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One change of one object, as a source saw it. `None` means the object is gone
+/// (or is not for this proxy, which comes to the same).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    Service(ObjectName, Option<Box<Service>>),
+    EndpointSlice(ObjectName, Option<Box<EndpointSlice>>),
+    /// This node's own Node object.
+    Node(Option<Box<Node>>),
+    /// The CIDRs of the ServiceCIDR object of this name.
+    ServiceCidr(Arc<str>, Option<Vec<IpNet>>),
+}
