@@ -4,4 +4,6 @@
 //! [`model`] types, the plan turns those into elements of a fixed ruleset, the difference to what the
 //! kernel holds becomes one netlink transaction.
 
+pub mod family;
 pub mod model;
+pub mod ruleset;

@@ -8,41 +8,14 @@ mod endpoints;
 mod node;
 mod service;
 
+pub use crate::family::Family;
 pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice};
 pub use node::{Node, Taint};
 pub use service::{Protocol, Service, ServicePort, ServiceType};
 
 use ipnet::IpNet;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
-
-/// An IP family. Every Service, slice and map is planned once per family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// Both families, in the order in which everything is listed.
-    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
-
-    /// The family of an address. An IPv4-mapped IPv6 address counts as IPv6.
-    pub fn of(address: &IpAddr) -> Family {
-        if address.is_ipv4() { Family::V4 } else { Family::V6 }
-    }
-}
-
-impl fmt::Display for Family {
-    /// As Kubernetes writes it in `spec.ipFamilies` and in metric labels.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        })
-    }
-}
 
 /// `namespace/name` of a namespaced object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,204 @@
+//! Sets and maps, and the elements in them.
+
+use super::{DataType, Expression, Verdict};
+use ipnet::IpNet;
+use smallvec::SmallVec;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What a map holds beside the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetData {
+    /// A set: nothing.
+    None,
+    /// A verdict map.
+    Verdict,
+    /// A data map: a concatenation of these types.
+    Fields(Vec<DataType>),
+}
+
+/// Flags of a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetFlags {
+    /// `flags interval`: elements are ranges.
+    pub interval: bool,
+    /// `flags dynamic,timeout`: rules add elements, which expire. Its elements are the kernel's own:
+    /// they are never planned, and dumps leave them out.
+    pub dynamic: bool,
+}
+
+/// The declaration of a set or map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    pub name: Arc<str>,
+    pub key: Vec<DataType>,
+    pub data: SetData,
+    pub flags: SetFlags,
+    /// For sets that are declared with `typeof`: the expressions of key and data. nft needs them
+    /// where a field has no type name, as a slot number.
+    pub type_of: Option<(Vec<Expression>, Vec<Expression>)>,
+    /// `size`: the most elements that it takes. A dynamic set must have one (the kernel's default for
+    /// those is 65,535).
+    pub size: Option<u32>,
+}
+
+impl Set {
+    /// Bytes of a key in registers.
+    pub fn key_len(&self) -> usize {
+        self.key.iter().map(|field| field.padded_len()).sum()
+    }
+
+    /// Bytes of the data in registers; 0 for sets and verdict maps.
+    pub fn data_len(&self) -> usize {
+        match &self.data {
+            SetData::Fields(fields) => fields.iter().map(|field| field.padded_len()).sum(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it is a map, verdict or data.
+    pub fn is_map(&self) -> bool {
+        self.data != SetData::None
+    }
+
+    /// Whether the kernel keeps ranges of a concatenation (its pipapo backend).
+    pub fn is_concatenated_interval(&self) -> bool {
+        self.flags.interval && self.key.len() > 1
+    }
+
+    /// Whether the kernel keeps ranges of a single field (its rbtree backend): there a changed set is
+    /// written whole, as start and end elements depend on their neighbours.
+    pub fn is_plain_interval(&self) -> bool {
+        self.flags.interval && self.key.len() == 1
+    }
+}
+
+/// The key of an element, as the kernel has it in registers: every field padded to four bytes.
+/// In an interval set the first key of the range is followed by its last key (inclusive).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub SmallVec<[u8; 32]>);
+
+impl Key {
+    pub fn builder() -> KeyBuilder {
+        KeyBuilder(SmallVec::new())
+    }
+}
+
+/// Writes the fields of a key one after the other.
+#[derive(Clone, Debug)]
+pub struct KeyBuilder(SmallVec<[u8; 32]>);
+
+impl KeyBuilder {
+    pub fn address(mut self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.0.extend_from_slice(&address.octets()),
+            IpAddr::V6(address) => self.0.extend_from_slice(&address.octets()),
+        }
+        self
+    }
+
+    /// An IANA protocol number.
+    pub fn protocol(mut self, number: u8) -> Self {
+        self.0.extend_from_slice(&[number, 0, 0, 0]);
+        self
+    }
+
+    pub fn port(mut self, port: u16) -> Self {
+        let [high, low] = port.to_be_bytes();
+        self.0.extend_from_slice(&[high, low, 0, 0]);
+        self
+    }
+
+    /// A slot number, which `numgen` leaves in host order.
+    pub fn slot(mut self, slot: u32) -> Self {
+        self.0.extend_from_slice(&slot.to_ne_bytes());
+        self
+    }
+
+    /// An interface name, padded with NUL. Names are at most 15 bytes (`IFNAMSIZ` in `linux/if.h`);
+    /// what is longer is cut off.
+    pub fn interface(mut self, name: &str) -> Self {
+        let mut field = [0; 16];
+        let len = name.len().min(15);
+        field[..len].copy_from_slice(&name.as_bytes()[..len]);
+        self.0.extend_from_slice(&field);
+        self
+    }
+
+    pub fn build(self) -> Key {
+        Key(self.0)
+    }
+
+    /// The range from this key to `last`, for interval sets.
+    pub fn to(mut self, last: KeyBuilder) -> Key {
+        self.0.extend_from_slice(&last.0);
+        Key(self.0)
+    }
+
+    /// A CIDR after what is already there, as a range, for interval sets.
+    pub fn network(self, network: IpNet) -> Key {
+        let first = self.clone().address(network.network());
+        first.to(self.address(network.broadcast()))
+    }
+
+    /// All interface names that begin with `prefix` (`"prefix*"` in nft), as a range.
+    pub fn interface_prefix(self, prefix: &str) -> Key {
+        let mut last = [0xff; 16];
+        let len = prefix.len().min(15);
+        last[..len].copy_from_slice(&prefix.as_bytes()[..len]);
+        let mut end = self.clone();
+        end.0.extend_from_slice(&last);
+        self.interface(prefix).to(end)
+    }
+}
+
+/// The data of a data map element, fields padded to four bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Data(pub SmallVec<[u8; 24]>);
+
+impl Data {
+    /// An address with a port, the data that `dnat` takes.
+    pub fn address_port(address: IpAddr, port: u16) -> Data {
+        let mut bytes = SmallVec::new();
+        match address {
+            IpAddr::V4(address) => bytes.extend_from_slice(&address.octets()),
+            IpAddr::V6(address) => bytes.extend_from_slice(&address.octets()),
+        }
+        let [high, low] = port.to_be_bytes();
+        bytes.extend_from_slice(&[high, low, 0, 0]);
+        Data(bytes)
+    }
+}
+
+/// What a verdict map holds under a key, and the comment of that element.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VerdictElement {
+    pub verdict: Verdict,
+    /// At most 128 bytes, the most that nft shows (`NFTNL_UDATA_COMMENT_MAXLEN`).
+    pub comment: Option<Box<str>>,
+}
+
+/// What stands under a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// In a set.
+    Member,
+    /// In a data map.
+    Data(Data),
+    /// In a verdict map. Boxed: most elements are data, and there are many.
+    Verdict(Box<VerdictElement>),
+}
+
+impl Value {
+    /// A verdict with a comment.
+    pub fn verdict(verdict: Verdict, comment: Option<Box<str>>) -> Value {
+        Value::Verdict(Box::new(VerdictElement { verdict, comment }))
+    }
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Element {
+    pub key: Key,
+    pub value: Value,
+}
