@@ -5,5 +5,6 @@
 //! kernel holds becomes one netlink transaction.
 
 pub mod family;
+pub mod kernel;
 pub mod model;
 pub mod ruleset;

@@ -1,0 +1,172 @@
+//! One snapshot: two route dumps and one address dump.
+
+use super::{AddressError, LocalAddresses};
+use ipnet::IpNet;
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
+const RT_TABLE_LOCAL: u8 = 255;
+/// How often a dump that other writers interrupted is begun anew.
+const ATTEMPTS: usize = 10;
+
+/// Reads snapshots over a socket of its own, so that no event gets between the answers.
+pub(super) struct Dumper {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Dumper {
+    /// Opens the socket in the network namespace of the calling thread.
+    pub(super) fn open() -> Result<Dumper, AddressError> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            // With strict checking the kernel honours table and type of the request. An older
+            // kernel dumps every table; the filter below sorts that out.
+            let _ = socket.set_netlink_get_strict_chk(true);
+            Ok(socket)
+        };
+        let socket = open().map_err(|source| AddressError::Socket { what: "dumps", source })?;
+        Ok(Dumper { socket, sequence: 0, buffer: Vec::with_capacity(64 * 1024) })
+    }
+
+    /// Reads the present state. Blocks for as long as the kernel needs.
+    pub(super) fn snapshot(&mut self) -> Result<LocalAddresses, AddressError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            request.header.table = RT_TABLE_LOCAL;
+            request.header.kind = RouteType::Local;
+            let answers = self
+                .dump(RouteNetlinkMessage::GetRoute(request))
+                .map_err(|source| AddressError::Dump { what: "the local routing table", source })?;
+            routes.extend(answers.into_iter().filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(route) if route.header.address_family == family => {
+                    local_destination(&route)
+                }
+                _ => None,
+            }));
+        }
+        let answers = self
+            .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+            .map_err(|source| AddressError::Dump { what: "the interface addresses", source })?;
+        let addresses = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(address) => interface_address(&address),
+            _ => None,
+        });
+        Ok(LocalAddresses::new(routes, addresses))
+    }
+
+    /// One complete dump; begun anew when the kernel says that the state changed meanwhile.
+    fn dump(&mut self, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        for _ in 0..ATTEMPTS {
+            match self.dump_once(request.clone()) {
+                Ok((answers, false)) => return Ok(answers),
+                Ok((_, true)) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                // A table that was never written to does not exist: no address was ever set.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other(format!("interrupted by other changes {ATTEMPTS} times")))
+    }
+
+    /// The answers, and whether the kernel marked them as interrupted.
+    fn dump_once(
+        &mut self,
+        request: RouteNetlinkMessage,
+    ) -> io::Result<(Vec<RouteNetlinkMessage>, bool)> {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        let mut answers = Vec::new();
+        let mut interrupted = false;
+        loop {
+            self.buffer.clear();
+            self.socket.recv(&mut self.buffer, 0)?;
+            let mut rest = &self.buffer[..];
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(io::Error::other)?;
+                let length = (message.header.length as usize).next_multiple_of(4);
+                rest = rest.get(length..).unwrap_or_default();
+                if message.header.sequence_number != self.sequence {
+                    continue; // what an attempt that failed left behind
+                }
+                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+                match message.payload {
+                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(error.to_io());
+                    }
+                    NetlinkPayload::Done(done) if done.code != 0 => {
+                        return Err(io::Error::from_raw_os_error(done.code.abs()));
+                    }
+                    NetlinkPayload::Done(_) => return Ok((answers, interrupted)),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The destination of a route of type local in the local table, else None. A kernel without
+/// multiple IPv6 tables keeps local IPv6 routes in the main table.
+fn local_destination(route: &RouteMessage) -> Option<IpNet> {
+    let header = &route.header;
+    if header.kind != RouteType::Local {
+        return None;
+    }
+    let table = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    let table = table.unwrap_or(u32::from(header.table));
+    let v6 = header.address_family == AddressFamily::Inet6;
+    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
+    if table != u32::from(RT_TABLE_LOCAL) && !(v6 && table == main) {
+        return None;
+    }
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    });
+    let unspecified =
+        if v6 { Ipv6Addr::UNSPECIFIED.into() } else { IpAddr::from(Ipv4Addr::UNSPECIFIED) };
+    IpNet::new(destination.unwrap_or(unspecified), header.destination_prefix_length).ok()
+}
+
+/// The node's own address: `IFA_LOCAL`, or `IFA_ADDRESS` where there is no peer (IPv6).
+fn interface_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(local) => return Some(*local),
+            AddressAttribute::Address(found) => address = Some(*found),
+            _ => {}
+        }
+    }
+    address
+}

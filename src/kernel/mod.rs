@@ -1,0 +1,5 @@
+//! Sockets to the kernel: nftables transactions and dumps, addresses, conntrack, sysctls.
+//!
+//! Knows netlink and `/proc`, no Kubernetes and no plan. Whatever blocks runs on a thread of its own.
+
+pub mod addresses;

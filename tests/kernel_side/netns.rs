@@ -1,0 +1,37 @@
+//! A network namespace for one test, and the commands that set it up.
+
+use nix::sched::{CloneFlags, unshare};
+use std::process::Command;
+use std::thread;
+
+/// Runs a test body on a thread in a new network namespace with loopback up. What the body starts
+/// (threads, child processes) is in that namespace too.
+pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
+    let thread = thread::current().name().unwrap_or("test").to_owned();
+    let run = move || {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            eprintln!("skipped: cannot make a network namespace: {error}");
+            return;
+        }
+        sh("ip link set lo up");
+        body();
+    };
+    let joined = thread::Builder::new().name(thread).spawn(run).unwrap().join();
+    if let Err(panic) = joined {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs a shell command in the calling thread's namespace and returns what it prints; panics with
+/// its error output when it fails.
+#[track_caller]
+pub fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-ec", command]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command}\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
