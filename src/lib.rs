@@ -1,10 +1,11 @@
 //! A drop-in replacement for Kubernetes' kube-proxy that is native to nftables.
 //!
-//! Data flows one way: a source (`manifests` or `api`) reads API objects, [`intake`](crate) turns them into
+//! Data flows one way: a source (`manifests` or `api`) reads API objects, [`intake`] turns them into
 //! [`model`] types, the plan turns those into elements of a fixed ruleset, the difference to what the
 //! kernel holds becomes one netlink transaction.
 
 pub mod family;
+pub mod intake;
 pub mod kernel;
 pub mod model;
 pub mod ruleset;
