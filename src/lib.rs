@@ -5,7 +5,10 @@
 //! kernel holds becomes one netlink transaction.
 
 pub mod family;
+pub mod health;
+pub mod http;
 pub mod intake;
 pub mod kernel;
+pub mod metrics;
 pub mod model;
 pub mod ruleset;

@@ -1,0 +1,139 @@
+//! Whether this proxy is doing its work: what `/healthz`, `/livez` and the health check node ports
+//! answer from.
+//!
+//! Pure state. Whoever calls says what time it is, so tests need no clock; the sync thread calls
+//! [`Health::queued`] and [`Health::synced`], servers call [`Health::report`]. Everything is behind
+//! one short lock.
+//!
+//! Invariants: the proxy is unhealthy until its first commit and as long as a start-up task of
+//! [`Readiness`] is pending; after that it is unhealthy only while an update has been waiting for
+//! twice the sync period. The Node object says whether the *node* should get new traffic, which only
+//! `/healthz` tells.
+
+mod moment;
+mod readiness;
+mod report;
+
+pub use moment::Moment;
+pub use readiness::{PendingTask, Readiness};
+pub use report::{FamilyReport, Report, Timestamp};
+
+use crate::model::{Family, Node};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The taint that the cluster autoscaler sets on a node that it is going to remove. Its effect does
+/// not matter.
+pub const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// What decides when the proxy counts as healthy.
+#[derive(Clone, Debug)]
+pub struct HealthPolicy {
+    /// `nftables.syncPeriod`: a failed sync is tried again after it, so that two of them without a
+    /// success mean trouble.
+    pub sync_period: Duration,
+    /// The families that are programmed, as they are listed in the answers.
+    pub families: Vec<Family>,
+    /// Whether a node without a Node object is refused: true where the API server is the source,
+    /// false for manifests.
+    pub node_required: bool,
+}
+
+/// The health of the proxy and of its node, shared between the sync thread and the servers.
+#[derive(Debug)]
+pub struct Health {
+    policy: HealthPolicy,
+    readiness: Readiness,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    last_synced: Option<Moment>,
+    /// When the oldest update arrived that is not in the kernel yet.
+    oldest_queued: Option<Moment>,
+    node_eligible: bool,
+}
+
+impl Health {
+    pub fn new(policy: HealthPolicy) -> Self {
+        let state =
+            State { last_synced: None, oldest_queued: None, node_eligible: !policy.node_required };
+        Health { policy, readiness: Readiness::default(), state: Mutex::new(state) }
+    }
+
+    /// What still has to happen before the proxy is ready for the first time.
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// An update has arrived that the kernel does not have yet.
+    pub fn queued(&self, now: Moment) {
+        self.state().oldest_queued.get_or_insert(now);
+    }
+
+    /// Everything that was queued is in the kernel.
+    pub fn synced(&self, now: Moment) {
+        let mut state = self.state();
+        state.oldest_queued = None;
+        state.last_synced = Some(now);
+    }
+
+    /// This node's Node object has changed; `None` when there is none.
+    pub fn set_node(&self, node: Option<&Node>) {
+        let eligible = match node {
+            None => !self.policy.node_required,
+            Some(node) => {
+                !node.deleting && !node.taints.iter().any(|t| &*t.key == TO_BE_DELETED_TAINT)
+            }
+        };
+        self.state().node_eligible = eligible;
+    }
+
+    /// Whether new connections may be sent to this node at all, as far as its Node object tells.
+    pub fn node_eligible(&self) -> bool {
+        self.state().node_eligible
+    }
+
+    /// Whether the proxy does its work, whatever the node's state.
+    pub fn is_healthy(&self, now: Moment) -> bool {
+        self.readiness.is_ready() && self.state().is_current(now, self.timeout())
+    }
+
+    /// Everything at once, for an answer.
+    pub fn report(&self, now: Moment) -> Report {
+        let pending = self.readiness.pending();
+        let state = self.state();
+        let healthy = pending.is_empty() && state.is_current(now, self.timeout());
+        let last_updated = Timestamp(state.last_synced.map(|at| at.wall));
+        let family = FamilyReport { last_updated, healthy };
+        Report {
+            last_updated,
+            current_time: Timestamp(Some(now.wall)),
+            node_eligible: Some(state.node_eligible),
+            healthy,
+            status: self.policy.families.iter().map(|f| (*f, family)).collect(),
+            pending,
+        }
+    }
+
+    /// How long an update may wait.
+    fn timeout(&self) -> Duration {
+        self.policy.sync_period * 2
+    }
+
+    /// A panic of another holder leaves nothing half-written here.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_current(&self, now: Moment, timeout: Duration) -> bool {
+        self.last_synced.is_some()
+            && self.oldest_queued.is_none_or(|queued| now.since(queued) < timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests;

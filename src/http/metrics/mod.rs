@@ -1,0 +1,84 @@
+//! The metrics server: what is scraped, and pages for whoever looks at a running proxy.
+
+mod pages;
+
+use super::answer;
+use crate::health::{Health, Moment};
+use crate::metrics::Metrics;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Prometheus' text format.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the pages show.
+pub struct Content {
+    pub metrics: Arc<Metrics>,
+    pub health: Arc<Health>,
+    /// The body of `/configz`: `{"kubeproxy.config.k8s.io": {...}}`.
+    pub configz: serde_json::Value,
+    /// The flags in effect, by name.
+    pub flags: BTreeMap<String, String>,
+    /// The version that this binary says it has.
+    pub version: String,
+    pub started: Moment,
+}
+
+/// The paths of the metrics server.
+pub fn router(content: Content) -> Router {
+    Router::new()
+        .route("/metrics", any(metrics))
+        .route("/metrics/slis", any(slis))
+        .route("/healthz", any(healthz))
+        .route("/healthz/ping", any(ping))
+        .route("/proxyMode", any(proxy_mode))
+        .route("/configz", any(configz))
+        .route("/flagz", any(pages::flagz))
+        .route("/statusz", any(pages::statusz))
+        .fallback(answer::not_found)
+        .with_state(Arc::new(content))
+}
+
+type Shared = State<Arc<Content>>;
+
+/// Reads `/proc` and may wait for what a scrape hook fetches, so it runs beside the other tasks.
+async fn metrics(State(content): Shared) -> Response {
+    match tokio::task::spawn_blocking(move || content.metrics.render()).await {
+        Ok(text) => answer::typed(EXPOSITION, text),
+        Err(error) => {
+            tracing::error!(%error, "cannot render metrics");
+            answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot render metrics\n")
+        }
+    }
+}
+
+async fn slis(State(content): Shared) -> Response {
+    answer::typed(EXPOSITION, content.metrics.render_slis())
+}
+
+/// Says that the process answers; [`super::health`] says whether it does its work.
+async fn healthz(State(content): Shared, request: axum::extract::Request) -> Response {
+    content.metrics.probes.pinged();
+    let query = request.uri().query().unwrap_or_default();
+    if query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")) {
+        return answer::text(StatusCode::OK, "[+]ping ok\nhealthz check passed\n");
+    }
+    answer::text(StatusCode::OK, "ok")
+}
+
+async fn ping() -> Response {
+    answer::text(StatusCode::OK, "ok")
+}
+
+async fn proxy_mode() -> Response {
+    answer::text(StatusCode::OK, "nftables")
+}
+
+async fn configz(State(content): Shared) -> Response {
+    answer::json(StatusCode::OK, content.configz.to_string())
+}

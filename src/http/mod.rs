@@ -1,0 +1,14 @@
+//! The HTTP servers: health, metrics, and the health check node ports of Services.
+//!
+//! They only read what other rooms publish ([`crate::health`], [`crate::metrics`]) and never hold
+//! anything up: a server that cannot bind is reported and tried again, the proxy goes on.
+//! Everything is HTTP/1.1 without TLS or authentication, as upstream serves it.
+
+mod accept;
+mod answer;
+mod bind;
+pub mod health;
+pub mod metrics;
+mod server;
+
+pub use server::{BindError, Server};
