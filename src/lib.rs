@@ -4,6 +4,7 @@
 //! [`model`] types, the plan turns those into elements of a fixed ruleset, the difference to what the
 //! kernel holds becomes one netlink transaction.
 
+pub mod api;
 pub mod family;
 pub mod health;
 pub mod http;

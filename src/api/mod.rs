@@ -1,0 +1,84 @@
+//! Source: the Kubernetes API. Services, EndpointSlices, this Node and ServiceCIDRs become batches of
+//! [`Change`]s.
+//!
+//! Needs no more than the ClusterRole `system:node-proxier` grants. Each kind has a task of its own
+//! ([`watch`]); objects are decoded from protobuf without what a proxy does not read, judged by
+//! [`crate::intake`] and passed on at once, so that nothing but names and versions is kept here. A
+//! batch holds what had already arrived and never waits to grow.
+//!
+//! This room does not decide when to write to the kernel: it says [`Notice::Complete`] once the first
+//! lists are complete, and after that only differences.
+
+mod backoff;
+mod connection;
+mod error;
+mod events;
+mod frames;
+mod gate;
+mod kind;
+mod known;
+mod protobuf;
+mod watch;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use connection::{Call, Connection, ConnectionError, ConnectionOptions, Observer};
+pub use events::{Event, EventSeverity, EventWriter, Regarding};
+
+use crate::intake::Options as IntakeOptions;
+use crate::model::Change;
+use kind::{EndpointSlices, Nodes, ServiceCidrs, Services};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::task::JoinSet;
+use watch::Watch;
+
+/// What the source says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// Changes in the order in which the server made them, within a kind. Never empty.
+    Changes(Vec<Change>),
+    /// Services and EndpointSlices have been listed completely, and the Node where that was asked
+    /// for. Said once.
+    Complete,
+}
+
+/// Receives the notices, from several tasks.
+pub type Sink = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// What to watch.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of this node; its Node object is watched.
+    pub node_name: String,
+    /// Whether [`Notice::Complete`] also waits for the list of this Node (which may be empty).
+    pub wait_for_node: bool,
+    pub intake: IntakeOptions,
+}
+
+/// Starts the watches as tokio tasks; they end when the returned set is dropped.
+pub fn watch(connection: &Connection, options: &Options, sink: Sink) -> JoinSet<()> {
+    let waiting = Arc::new(AtomicUsize::new(2 + usize::from(options.wait_for_node)));
+    let counted = || -> Box<dyn FnOnce() + Send> {
+        let (waiting, sink) = (waiting.clone(), sink.clone());
+        Box::new(move || {
+            if waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+                sink(Notice::Complete);
+            }
+        })
+    };
+    let uncounted = || -> Box<dyn FnOnce() + Send> { Box::new(|| {}) };
+    let (connection, intake) = (connection.clone(), options.intake);
+    let node = Nodes { name: options.node_name.clone() };
+    let node_done = if options.wait_for_node { counted() } else { uncounted() };
+    let (c, s) = (|| connection.clone(), || sink.clone());
+    let mut tasks = JoinSet::new();
+    // The small lists first: the drop rule and the detector then come with the first commit.
+    tasks.spawn(Watch::new(ServiceCidrs, c(), intake, s(), uncounted()).run());
+    tasks.spawn(Watch::new(node, c(), intake, s(), node_done).run());
+    tasks.spawn(Watch::new(Services, c(), intake, s(), counted()).run());
+    tasks.spawn(Watch::new(EndpointSlices, c(), intake, s(), counted()).run());
+    tasks
+}

@@ -1,0 +1,326 @@
+//! The source against a scripted API server.
+
+use super::connection::Connection;
+use super::{Notice, Options, Sink, watch};
+use crate::intake::Options as IntakeOptions;
+use crate::model::{Change, ObjectName};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::{Request, Response};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+
+/// One answer of the server.
+enum Answer {
+    /// Events; the watch then stays open.
+    Events(Vec<Value>),
+    /// Events; the server then ends the watch.
+    Ended(Vec<Value>),
+    List(Value),
+    Refusal(u16, &'static str),
+}
+
+/// Answers to the requests for one kind, in order; the last request stays unanswered.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<Answer>>,
+    requests: Mutex<Vec<String>>,
+}
+
+impl Script {
+    fn new(answers: impl IntoIterator<Item = Answer>) -> Arc<Script> {
+        Arc::new(Script {
+            answers: Mutex::new(answers.into_iter().collect()),
+            requests: Mutex::default(),
+        })
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("no holder panics").clone()
+    }
+}
+
+type Stream = BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
+
+async fn answer(script: Arc<Script>, query: String) -> Response<StreamBody<Stream>> {
+    script.requests.lock().expect("no holder panics").push(query);
+    let answer = script.answers.lock().expect("no holder panics").pop_front();
+    let lines = |events: Vec<Value>| {
+        let frames = events
+            .into_iter()
+            .map(|event| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{event}\n")))));
+        futures::stream::iter(frames)
+    };
+    let (code, body): (u16, Stream) = match answer {
+        Some(Answer::Events(events)) => {
+            (200, lines(events).chain(futures::stream::pending()).boxed())
+        }
+        Some(Answer::Ended(events)) => (200, lines(events).boxed()),
+        Some(Answer::List(list)) => (200, lines(vec![list]).boxed()),
+        Some(Answer::Refusal(code, message)) => {
+            let status = json!({"kind": "Status", "code": code, "message": message, "reason": ""});
+            (code, lines(vec![status]).boxed())
+        }
+        None => std::future::pending().await,
+    };
+    Response::builder()
+        .status(code)
+        .header("content-type", "application/json")
+        .body(StreamBody::new(body))
+        .expect("a response")
+}
+
+/// A source that watches scripted Services and slices; Nodes and ServiceCIDRs are not answered.
+struct Source {
+    notices: mpsc::UnboundedReceiver<Notice>,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl Source {
+    fn start(services: &Arc<Script>, slices: &Arc<Script>) -> Source {
+        let (services, slices) = (services.clone(), slices.clone());
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let script = match request.uri().path() {
+                "/api/v1/services" => services.clone(),
+                "/apis/discovery.k8s.io/v1/endpointslices" => slices.clone(),
+                _ => Script::new([]),
+            };
+            async move { Ok::<_, Infallible>(answer(script, query).await) }
+        });
+        let connection = Connection::over(Client::new(server, "default"));
+        let (sender, notices) = mpsc::unbounded_channel();
+        let sink: Sink = Arc::new(move |notice| drop(sender.send(notice)));
+        let options = Options {
+            node_name: "worker-1".to_owned(),
+            wait_for_node: false,
+            intake: IntakeOptions::default(),
+        };
+        Source { notices, _tasks: watch(&connection, &options, sink) }
+    }
+
+    /// The next notice, shortened: `+web` for an object that is there, `-web` for one that is gone.
+    async fn next(&mut self) -> Vec<String> {
+        let name =
+            |name: &ObjectName, there| format!("{}{}", if there { "+" } else { "-" }, name.name);
+        match self.notices.recv().await.expect("the source goes on") {
+            Notice::Complete => vec!["complete".to_owned()],
+            Notice::Changes(changes) => changes
+                .iter()
+                .map(|change| match change {
+                    Change::Service(object, value) => name(object, value.is_some()),
+                    Change::EndpointSlice(object, value) => name(object, value.is_some()),
+                    Change::Node(_) | Change::ServiceCidr(..) => "?".to_owned(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn service(name: &str, version: u64) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "default", "resourceVersion": version.to_string()},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"],
+            "ipFamilies": ["IPv4"], "ports": [{"port": 80, "protocol": "TCP"}],
+        },
+    })
+}
+
+fn event(kind: &str, object: Value) -> Value {
+    json!({"type": kind, "object": object})
+}
+
+fn bookmark(version: u64, initial_end: bool) -> Value {
+    let annotations =
+        if initial_end { json!({"k8s.io/initial-events-end": "true"}) } else { json!({}) };
+    let metadata = json!({"resourceVersion": version.to_string(), "annotations": annotations});
+    event("BOOKMARK", json!({"kind": "Service", "apiVersion": "v1", "metadata": metadata}))
+}
+
+fn expired() -> Value {
+    event(
+        "ERROR",
+        json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}),
+    )
+}
+
+/// Slices: none, complete.
+fn no_slices() -> Arc<Script> {
+    Script::new([Answer::Events(vec![bookmark(1, true)])])
+}
+
+#[tokio::test(start_paused = true)]
+async fn complete_is_said_once_after_services_and_slices() {
+    let services = Script::new([Answer::Events(vec![
+        event("ADDED", service("a", 1)),
+        event("ADDED", service("b", 2)),
+        bookmark(5, true),
+        event("DELETED", service("a", 6)),
+    ])]);
+    let slices =
+        Script::new([Answer::Refusal(500, "starting"), Answer::Events(vec![bookmark(5, true)])]);
+    let mut source = Source::start(&services, &slices);
+    // The slices fail first, so that all of the Services is there before they are complete.
+    assert_eq!(source.next().await, ["+a", "+b"]);
+    assert_eq!(source.next().await, ["-a"]);
+    assert_eq!(source.next().await, ["complete"]);
+    let request = &services.requests()[0];
+    for part in [
+        "labelSelector=%21service.kubernetes.io%2Fservice-proxy-name",
+        "fieldSelector=spec.clusterIP%21%3DNone",
+        "sendInitialEvents=true",
+        "allowWatchBookmarks=true",
+    ] {
+        assert!(request.contains(part), "{part} in {request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_one_batch() {
+    let many = (1..=1000).map(|n| event("ADDED", service(&format!("s{n}"), n)));
+    let services = Script::new([Answer::Events(many.chain([bookmark(2000, true)]).collect())]);
+    let mut source = Source::start(&services, &Script::new([]));
+    assert_eq!(source.next().await.len(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_watch_goes_on_where_it_was() {
+    let services = Script::new([
+        Answer::Ended(vec![
+            event("ADDED", service("a", 1)),
+            bookmark(5, true),
+            event("MODIFIED", service("a", 6)),
+            bookmark(9, false),
+        ]),
+        Answer::Events(vec![event("MODIFIED", service("a", 10))]),
+    ]);
+    let mut source = Source::start(&services, &no_slices());
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        seen.extend(source.next().await);
+    }
+    assert_eq!(seen.iter().filter(|one| *one == "+a").count(), 3);
+    let resumed = &services.requests()[1];
+    assert!(
+        resumed.contains("&resourceVersion=9") && !resumed.contains("sendInitial"),
+        "{resumed}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vanished_before_a_new_list_is_deleted_after_it() {
+    let services = Script::new([
+        Answer::Events(vec![
+            event("ADDED", service("kept", 1)),
+            event("ADDED", service("gone", 2)),
+            event("ADDED", service("changed", 3)),
+            bookmark(5, true),
+            expired(),
+        ]),
+        Answer::Events(vec![
+            event("ADDED", service("kept", 1)),
+            event("ADDED", service("changed", 7)),
+            bookmark(8, true),
+        ]),
+    ]);
+    let mut source = Source::start(&services, &no_slices());
+    let mut seen = Vec::new();
+    while !seen.contains(&"-gone".to_owned()) {
+        seen.extend(source.next().await);
+    }
+    seen.retain(|one| one != "complete");
+    assert_eq!(seen, ["+kept", "+gone", "+changed", "+changed", "-gone"]);
+    let again = &services.requests()[1];
+    assert!(again.contains("sendInitialEvents=true"), "{again}");
+    assert!(again.contains("&resourceVersion=5"), "no older than what was seen: {again}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_breaks_off_deletes_nothing() {
+    let services = Script::new([
+        Answer::Events(vec![event("ADDED", service("a", 1)), bookmark(5, true), expired()]),
+        Answer::Ended(vec![]),
+        Answer::Refusal(503, "overloaded"),
+        Answer::Events(vec![
+            event("ADDED", service("a", 1)),
+            bookmark(6, true),
+            event("ADDED", service("b", 7)),
+        ]),
+    ]);
+    let mut source = Source::start(&services, &no_slices());
+    let mut seen = Vec::new();
+    while !seen.contains(&"+b".to_owned()) {
+        seen.extend(source.next().await);
+    }
+    seen.retain(|one| one != "complete");
+    assert_eq!(seen, ["+a", "+b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_where_streaming_lists_are_refused() {
+    let page = |items: Vec<Value>, token: &str| {
+        json!({
+            "kind": "ServiceList", "apiVersion": "v1",
+            "metadata": {"resourceVersion": "40", "continue": token}, "items": items,
+        })
+    };
+    let services = Script::new([
+        Answer::Refusal(
+            422,
+            "sendInitialEvents is forbidden for watch unless WatchList is enabled",
+        ),
+        Answer::List(page(vec![service("a", 1)], "next page=")),
+        Answer::List(page(vec![service("b", 2)], "")),
+        Answer::Events(vec![event("ADDED", service("c", 41)), expired()]),
+        Answer::List(page(vec![service("b", 2), service("c", 41)], "")),
+    ]);
+    let mut source = Source::start(&services, &no_slices());
+    let mut seen = Vec::new();
+    while !seen.contains(&"-a".to_owned()) {
+        seen.extend(source.next().await);
+    }
+    seen.retain(|one| one != "complete");
+    assert_eq!(seen, ["+a", "+b", "+c", "-a"]);
+    let requests = services.requests();
+    assert!(requests[2].contains("continue=next%20page%3D"), "{}", requests[2]);
+    assert!(requests[3].contains("&resourceVersion=40"), "{}", requests[3]);
+    assert!(!requests[4].contains("watch=true"), "streaming is not tried again: {}", requests[4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_a_watch() {
+    let services = Script::new([
+        Answer::Events(vec![event("ADDED", service("a", 1)), bookmark(5, true)]),
+        Answer::Events(vec![event("DELETED", service("a", 6))]),
+    ]);
+    let mut source = Source::start(&services, &no_slices());
+    let mut seen = Vec::new();
+    while !seen.contains(&"-a".to_owned()) {
+        seen.extend(source.next().await);
+    }
+    assert!(services.requests()[1].contains("&resourceVersion=5"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_unreadable_object_does_not_hold_up_the_others() {
+    let mut bad = service("bad", 2);
+    bad["spec"]["ports"] = json!("none");
+    let services = Script::new([Answer::Events(vec![
+        event("ADDED", service("a", 1)),
+        event("ADDED", bad),
+        event("ADDED", service("b", 3)),
+        bookmark(5, true),
+    ])]);
+    let mut source = Source::start(&services, &Script::new([]));
+    assert_eq!(source.next().await, ["+a", "+b"]);
+}
