@@ -12,4 +12,5 @@ pub mod intake;
 pub mod kernel;
 pub mod metrics;
 pub mod model;
+pub mod plan;
 pub mod ruleset;

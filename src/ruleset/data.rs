@@ -19,6 +19,7 @@ pub enum DataType {
     Slot,
 }
 
+#[expect(clippy::len_without_is_empty, reason = "it is never empty")]
 impl DataType {
     /// nft's number of the type.
     pub const fn number(self) -> u32 {

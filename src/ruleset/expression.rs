@@ -34,6 +34,7 @@ pub enum Expression {
     Random(u32),
 }
 
+#[expect(clippy::len_without_is_empty, reason = "it is never empty")]
 impl Expression {
     /// The expression in nft syntax.
     pub fn nft(self) -> Cow<'static, str> {

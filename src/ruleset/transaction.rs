@@ -30,6 +30,7 @@ pub enum Operation<'a> {
     },
 }
 
+#[expect(clippy::len_without_is_empty, reason = "it is never empty")]
 impl Operation<'_> {
     /// How many things it changes: elements, or one.
     pub fn len(&self) -> usize {

@@ -1,0 +1,172 @@
+//! Which endpoints a Service port may use on this node.
+//!
+//! The rules are those of kube-proxy's `CategorizeEndpoints` (KEP-1669 for terminating endpoints,
+//! KEP-2433 and KEP-5495 for hints).
+
+use crate::family::Family;
+use crate::model::{Endpoint, EndpointSlice, ServicePort};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// An address and port that connections are sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Backend {
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+/// Where this proxy runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    pub node_name: Arc<str>,
+    pub zone: Option<Arc<str>>,
+}
+
+/// Which lists a Service port needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub cluster: bool,
+    pub local: bool,
+}
+
+/// The endpoints of a Service port in one family, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// For policy Cluster: ready endpoints that topology allows, else all serving terminating ones.
+    pub cluster: Vec<Backend>,
+    /// For policy Local: ready endpoints on this node, else the serving terminating ones on this node.
+    pub local: Vec<Backend>,
+    /// Whether there is a usable endpoint on any node.
+    pub anywhere: bool,
+    /// Addresses of selected endpoints that are, or may be, on this node.
+    pub hairpin: Vec<IpAddr>,
+    /// All endpoints that serve, ready or terminating, whatever policies and topology say: flows to
+    /// them are left alone.
+    pub serving: Vec<Backend>,
+}
+
+/// An endpoint with the port that the Service port resolves to in its slice.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    backend: Backend,
+    endpoint: &'a Endpoint,
+}
+
+impl Candidate<'_> {
+    fn ready(&self) -> bool {
+        self.endpoint.conditions.ready
+    }
+
+    fn serving_terminating(&self) -> bool {
+        self.endpoint.conditions.serving && self.endpoint.conditions.terminating
+    }
+
+    fn is_on(&self, node: &str) -> bool {
+        self.endpoint.node_name.as_deref() == Some(node)
+    }
+}
+
+/// Selects the endpoints of a Service port from the slices of its Service, in order of their names.
+pub fn select<'a>(
+    port: &ServicePort,
+    family: Family,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    here: &Here,
+    wanted: Wanted,
+) -> Selection {
+    let candidates = candidates(port, family, slices, here);
+    let mut cluster = Vec::new();
+    if wanted.cluster {
+        let topology = Topology::of(&candidates, here);
+        cluster.extend(
+            candidates.iter().filter(|c| c.ready() && topology.allows(c.endpoint)).copied(),
+        );
+        if cluster.is_empty() {
+            cluster.extend(candidates.iter().filter(|c| c.serving_terminating()).copied());
+        }
+    }
+    let mut local = Vec::new();
+    if wanted.local {
+        let here = || candidates.iter().filter(|c| c.is_on(&here.node_name));
+        local.extend(here().filter(|c| c.ready()).copied());
+        if local.is_empty() {
+            local.extend(here().filter(|c| c.serving_terminating()).copied());
+        }
+    }
+    let usable = |c: &Candidate<'_>| c.ready() || c.serving_terminating();
+    let anywhere = !cluster.is_empty() || (wanted.local && candidates.iter().any(usable));
+    let may_be_here =
+        |c: &&Candidate<'_>| c.endpoint.node_name.is_none() || c.is_on(&here.node_name);
+    let mut hairpin: Vec<IpAddr> =
+        cluster.iter().chain(&local).filter(may_be_here).map(|c| c.backend.address).collect();
+    hairpin.sort_unstable();
+    hairpin.dedup();
+    let serving = candidates.iter().filter(|c| c.ready() || c.endpoint.conditions.serving);
+    Selection {
+        serving: serving.map(|c| c.backend).collect(),
+        cluster: cluster.into_iter().map(|c| c.backend).collect(),
+        local: local.into_iter().map(|c| c.backend).collect(),
+        anywhere,
+        hairpin,
+    }
+}
+
+/// All endpoints of the port, sorted and each once: of several entries with the same address and port
+/// the one that is not terminating, then the one on this node, then the first.
+fn candidates<'a>(
+    port: &ServicePort,
+    family: Family,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    here: &Here,
+) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
+    for slice in slices.filter(|slice| slice.family == family) {
+        let named =
+            |p: &&crate::model::EndpointPort| p.name == port.name && p.protocol == port.protocol;
+        let Some(number) = slice.ports.iter().find(named).map(|p| p.port) else { continue };
+        candidates.extend(slice.endpoints.iter().map(|endpoint| Candidate {
+            backend: Backend { address: endpoint.address, port: number },
+            endpoint,
+        }));
+    }
+    // Stable, so that the order of slices decides last.
+    candidates
+        .sort_by_key(|c| (c.backend, c.endpoint.conditions.terminating, !c.is_on(&here.node_name)));
+    candidates.dedup_by_key(|c| c.backend);
+    candidates
+}
+
+/// How hints narrow the cluster list.
+enum Topology<'a> {
+    Everywhere,
+    SameNode(&'a str),
+    SameZone(&'a str),
+}
+
+impl<'a> Topology<'a> {
+    /// Hints count only when every ready endpoint has one and at least one names this node (or zone):
+    /// anything else means that the hints are not complete or not for here.
+    fn of(candidates: &[Candidate<'_>], here: &'a Here) -> Topology<'a> {
+        let ready = || candidates.iter().filter(|c| c.ready()).map(|c| c.endpoint);
+        let node = &here.node_name;
+        if ready().all(|e| !e.node_hints.is_empty()) && ready().any(|e| e.node_hints.contains(node))
+        {
+            return Topology::SameNode(node);
+        }
+        if let Some(zone) = &here.zone
+            && ready().all(|e| !e.zone_hints.is_empty())
+            && ready().any(|e| e.zone_hints.contains(zone))
+        {
+            return Topology::SameZone(zone);
+        }
+        Topology::Everywhere
+    }
+
+    fn allows(&self, endpoint: &Endpoint) -> bool {
+        match self {
+            Topology::Everywhere => true,
+            Topology::SameNode(node) => endpoint.node_hints.iter().any(|hint| &**hint == *node),
+            Topology::SameZone(zone) => endpoint.zone_hints.iter().any(|hint| &**hint == *zone),
+        }
+    }
+}
