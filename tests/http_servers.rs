@@ -5,6 +5,7 @@ mod client;
 
 use client::{get, request};
 use kube_proxy::health::{Health, HealthPolicy, Moment};
+use kube_proxy::http::metrics::SetVerbosity;
 use kube_proxy::http::{Server, health, metrics};
 use kube_proxy::metrics::Metrics;
 use kube_proxy::model::{Family, Node, Taint};
@@ -53,8 +54,9 @@ impl Proxy {
         self.start(health::router(self.health.clone(), self.metrics.clone()))
     }
 
-    fn metrics_server(&self) -> (Server, SocketAddr) {
+    fn metrics_server(&self, profiling: Option<SetVerbosity>) -> (Server, SocketAddr) {
         self.start(metrics::router(metrics::Content {
+            profiling,
             metrics: self.metrics.clone(),
             health: self.health.clone(),
             configz: serde_json::json!({"kubeproxy.config.k8s.io": {"mode": "nftables"}}),
@@ -145,7 +147,7 @@ fn health_server_knows_no_other_path() {
 #[test]
 fn metrics_are_scraped() {
     let proxy = Proxy::new(false);
-    let (_server, address) = proxy.metrics_server();
+    let (_server, address) = proxy.metrics_server(None);
     let answer = get(address, "/metrics");
     assert_eq!(answer.status, 200);
     assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"));
@@ -161,7 +163,7 @@ fn metrics_are_scraped() {
 #[test]
 fn pages_of_the_metrics_server() {
     let proxy = Proxy::new(false);
-    let (_server, address) = proxy.metrics_server();
+    let (_server, address) = proxy.metrics_server(None);
     let mode = get(address, "/proxyMode");
     assert_eq!((mode.status, mode.text()), (200, "nftables"));
     assert_eq!(mode.header("content-type"), "text/plain; charset=utf-8");
@@ -179,6 +181,56 @@ fn pages_of_the_metrics_server() {
     for (accept, status) in [("text/plain;q=0.9, */*;q=0.1", 200), ("application/json", 406)] {
         let headers = format!("Accept: {accept}\r\n");
         assert_eq!(request(address, "GET", "/statusz", &headers, "").status, status, "{accept}");
+    }
+}
+
+#[test]
+fn debug_pages_are_there_only_with_profiling() {
+    let proxy = Proxy::new(false);
+    let (_server, address) = proxy.metrics_server(None);
+    for path in ["/debug/pprof/", "/debug/pprof/profile", "/debug/flags/v"] {
+        assert_eq!(get(address, path).status, 404, "{path}");
+    }
+    let (_server, address) = proxy.metrics_server(Some(Box::new(|_| Ok(()))));
+    assert!(get(address, "/debug/pprof/").text().contains("profile"));
+    assert_eq!(get(address, "/debug/pprof").header("location"), "/debug/pprof/");
+    assert!(get(address, "/debug/pprof/cmdline").text().contains("http_servers"));
+    assert_eq!(get(address, "/debug/pprof/heap").status, 501);
+    assert_eq!(get(address, "/debug/pprof/nonsense").status, 404);
+}
+
+#[test]
+fn verbosity_is_changed_by_put() {
+    let (levels, set) = std::sync::mpsc::channel();
+    let set_verbosity = move |level| match level {
+        0..=10 => levels.send(level).map_err(|e| e.to_string()),
+        _ => Err("at most 10".into()),
+    };
+    let proxy = Proxy::new(false);
+    let (_server, address) = proxy.metrics_server(Some(Box::new(set_verbosity)));
+    let put = |body| request(address, "PUT", "/debug/flags/v", "", body);
+    let answer = put("4\n");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.text(), "successfully set klog.logging.verbosity to 4\n");
+    assert_eq!(put("11").status, 400);
+    assert_eq!(put("loud").status, 400);
+    assert_eq!(get(address, "/debug/flags/v").status, 406);
+    assert_eq!(set.try_iter().collect::<Vec<_>>(), [4]);
+}
+
+#[test]
+fn cpu_profile_in_pprof_format() {
+    let proxy = Proxy::new(false);
+    let (_server, address) = proxy.metrics_server(Some(Box::new(|_| Ok(()))));
+    let answer = get(address, "/debug/pprof/profile?seconds=1");
+    if cfg!(feature = "profiling") {
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-disposition"), "attachment; filename=\"profile\"");
+        // Field 1 of profile.proto's Profile: sample_type, a message.
+        assert_eq!(answer.body[0], 1 << 3 | 2);
+    } else {
+        assert_eq!(answer.status, 501);
+        assert!(answer.text().contains("without the feature `profiling`"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The kinds of answers that all servers give.
 
-use axum::http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -19,6 +19,12 @@ pub fn text(status: StatusCode, body: impl Into<String>) -> Response {
 /// Text of another type.
 pub fn typed(content_type: &'static str, body: String) -> Response {
     (headers(content_type), body).into_response()
+}
+
+/// A file to save.
+pub fn attachment(name: &str, body: Vec<u8>) -> Response {
+    let disposition = [(CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\""))];
+    (headers("application/octet-stream"), disposition, body).into_response()
 }
 
 /// The answer for paths that do not exist, as Go's mux gives it.

@@ -1,6 +1,10 @@
 //! The metrics server: what is scraped, and pages for whoever looks at a running proxy.
 
+mod debug;
 mod pages;
+mod profile;
+
+pub use debug::SetVerbosity;
 
 use super::answer;
 use crate::health::{Health, Moment};
@@ -27,10 +31,13 @@ pub struct Content {
     /// The version that this binary says it has.
     pub version: String,
     pub started: Moment,
+    /// `enableProfiling`: serve `/debug/`, with this to change the verbosity.
+    pub profiling: Option<SetVerbosity>,
 }
 
 /// The paths of the metrics server.
-pub fn router(content: Content) -> Router {
+pub fn router(mut content: Content) -> Router {
+    let debug = content.profiling.take().map_or_else(Router::new, debug::router);
     Router::new()
         .route("/metrics", any(metrics))
         .route("/metrics/slis", any(slis))
@@ -42,6 +49,7 @@ pub fn router(content: Content) -> Router {
         .route("/statusz", any(pages::statusz))
         .fallback(answer::not_found)
         .with_state(Arc::new(content))
+        .merge(debug)
 }
 
 type Shared = State<Arc<Content>>;
