@@ -3,3 +3,4 @@
 //! Knows netlink and `/proc`, no Kubernetes and no plan. Whatever blocks runs on a thread of its own.
 
 pub mod addresses;
+pub mod conntrack;

@@ -35,3 +35,12 @@ pub fn sh(command: &str) -> String {
     );
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// True, with a word about it, when a program that the test needs is not installed.
+pub fn skip_without(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: the program {program} is not installed");
+    }
+    !found
+}

@@ -1,0 +1,59 @@
+//! Stale UDP conntrack entries: found and removed, so that flows leave endpoints that are gone.
+//!
+//! A UDP flow keeps going where its conntrack entry says for as long as packets come, whatever the
+//! ruleset says by now. So after a commit, for each UDP frontend that changed or went, the entries
+//! with that original destination whose reply source is not a serving endpoint are deleted; the
+//! next packet of such a flow is then translated anew. Entries that were never translated count
+//! too (their reply source is the frontend itself): the client was there before the Service.
+//! The rule looks only at what remains, so it needs no history and serves after a start as well.
+//!
+//! TCP and SCTP entries are never touched.
+//!
+//! [`ConntrackCleaner`] works on a thread of its own, so that programming never waits for a dump.
+//! The pieces: [`rule`](self) decides (pure), `filter` narrows down what the kernel dumps (pure),
+//! `entry` reads a dumped message, `socket` talks to the kernel.
+
+mod cleaner;
+mod entry;
+mod filter;
+mod rule;
+mod socket;
+
+pub use cleaner::ConntrackCleaner;
+pub use rule::{StaleCheck, UdpFrontend};
+
+use crate::family::Family;
+use std::io;
+use std::time::Duration;
+
+/// What one pass over the entries of one family did; for metrics and logs.
+#[derive(Debug)]
+pub struct CleanReport {
+    pub family: Family,
+    /// How many frontends were checked.
+    pub frontends: usize,
+    /// How many entries the kernel returned. With kernel-side filters few beyond the stale ones.
+    pub dumped: usize,
+    /// How many stale entries were deleted (those that expired meanwhile do not count).
+    pub deleted: usize,
+    /// From the start of the dump to the end of the last deletion.
+    pub duration: Duration,
+    /// Why entries may be left. The same frontends are checked again later.
+    pub error: Option<ConntrackError>,
+}
+
+/// Why conntrack entries cannot be read or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConntrackError {
+    #[error("cannot open a netfilter netlink socket: {0}")]
+    Socket(io::Error),
+    #[error(
+        "cannot list {family} UDP conntrack entries: {source} \
+         (CAP_NET_ADMIN and the kernel module nf_conntrack_netlink are needed)"
+    )]
+    Dump { family: Family, source: io::Error },
+    #[error("cannot delete {failed} stale {family} UDP conntrack entries, the first one: {source}")]
+    Delete { family: Family, failed: usize, source: io::Error },
+    #[error("cannot start the thread that removes stale conntrack entries: {0}")]
+    Thread(io::Error),
+}
