@@ -5,6 +5,7 @@
 //! kernel holds becomes one netlink transaction.
 
 pub mod api;
+pub mod config;
 pub mod family;
 pub mod health;
 pub mod http;

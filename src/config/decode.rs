@@ -1,0 +1,315 @@
+//! Reads the text of a configuration file: strict about types, lenient about names.
+//!
+//! As kube-proxy does it: a field that does not exist or occurs twice is reported and ignored (of
+//! two the last one counts), a value of the wrong type is an error. `null` is the same as absent.
+//! YAML and JSON are both read; of several YAML documents the first one counts.
+
+use super::file::{API_VERSION, KIND, KubeProxyConfiguration};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::fmt;
+
+/// Why a file is not a KubeProxyConfiguration.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("not valid YAML or JSON: {0}")]
+    Syntax(#[from] serde_norway::Error),
+    #[error("{field} is {found:?}, but this program reads only {KIND} of {API_VERSION}")]
+    Kind { field: &'static str, found: String },
+    #[error(
+        "the file holds no {KIND}: it must start with apiVersion: {API_VERSION} and kind: {KIND}"
+    )]
+    NoObject,
+    #[error("{field}: {reason}")]
+    Field { field: String, reason: String },
+}
+
+/// The configuration as written, without defaults, and what is odd about the file.
+pub(super) fn decode(text: &str) -> Result<(KubeProxyConfiguration, Vec<String>), DecodeError> {
+    let oddities = RefCell::new(Vec::new());
+    let mut documents = serde_norway::Deserializer::from_str(text);
+    let Some(document) = documents.next() else { return Err(DecodeError::NoObject) };
+    let value = Tree { path: String::new(), oddities: &oddities }.deserialize(document)?;
+    let mut oddities = oddities.into_inner();
+
+    check_kind(&value)?;
+    check_sections(&value)?;
+    let mut unknown = |path: serde_ignored::Path<'_>| {
+        oddities.push(format!("unknown field {:?}", field_path(&path.to_string())));
+    };
+    let configuration =
+        serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut unknown))
+            .map_err(|error| DecodeError::Field {
+                field: field_path(&error.path().to_string()),
+                reason: error.inner().to_string(),
+            })?;
+    if documents.next().is_some() {
+        oddities.push("more than one YAML document, of which only the first counts".to_owned());
+    }
+    Ok((configuration, oddities))
+}
+
+/// Refuses other kinds and versions before their fields are looked at.
+fn check_kind(value: &Value) -> Result<(), DecodeError> {
+    let Value::Object(object) = value else { return Err(DecodeError::NoObject) };
+    for (field, expected) in [("kind", KIND), ("apiVersion", API_VERSION)] {
+        match object.get(field) {
+            None => return Err(DecodeError::NoObject),
+            Some(Value::String(found)) if found == expected => {}
+            Some(found) => {
+                let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+                return Err(DecodeError::Kind { field, found });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sections, as JSON pointers.
+const SECTIONS: [&str; 11] = [
+    "/clientConnection",
+    "/conntrack",
+    "/detectLocal",
+    "/iptables",
+    "/ipvs",
+    "/logging",
+    "/logging/options",
+    "/logging/options/json",
+    "/logging/options/text",
+    "/nftables",
+    "/winkernel",
+];
+
+/// Refuses a list where a section stands: serde would read it as the section's fields in order.
+fn check_sections(value: &Value) -> Result<(), DecodeError> {
+    match SECTIONS.iter().find(|section| value.pointer(section).is_some_and(Value::is_array)) {
+        None => Ok(()),
+        Some(section) => Err(DecodeError::Field {
+            field: field_path(&section.replace('/', ".")),
+            reason: "invalid type: a list, expected fields".to_owned(),
+        }),
+    }
+}
+
+/// `vmodule.0.verbosity` (which is how the path crates write it) as `vmodule[0].verbosity`; `?`
+/// stands for an optional field and is no step.
+fn field_path(path: &str) -> String {
+    let mut out = String::new();
+    for step in path.split('.').filter(|step| !matches!(*step, "?" | "")) {
+        if step.bytes().all(|b| b.is_ascii_digit()) {
+            out.push_str(&format!("[{step}]"));
+        } else {
+            out.push_str(if out.is_empty() { "" } else { "." });
+            out.push_str(step);
+        }
+    }
+    out
+}
+
+/// Builds a JSON value from any document; notes duplicate keys, drops nulls of maps.
+struct Tree<'a> {
+    path: String,
+    oddities: &'a RefCell<Vec<String>>,
+}
+
+impl<'a> Tree<'a> {
+    fn child(&self, step: &str) -> Tree<'a> {
+        let dot = if self.path.is_empty() || step.starts_with('[') { "" } else { "." };
+        Tree { path: format!("{}{dot}{step}", self.path), oddities: self.oddities }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(entry) =
+            entries.next_element_seed(self.child(&format!("[{}]", list.len())))?
+        {
+            list.push(entry);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = serde_json::Map::new();
+        let mut seen = std::collections::HashSet::new();
+        while let Some(key) = entries.next_key_seed(self.child("(key)"))? {
+            let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+            let child = self.child(&key);
+            if !seen.insert(key.clone()) {
+                let oddity = format!("duplicate field {:?}, of which the last counts", child.path);
+                self.oddities.borrow_mut().push(oddity);
+            }
+            match entries.next_value_seed(child)? {
+                Value::Null => map.remove(&key),
+                value => map.insert(key, value),
+            };
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str =
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+    fn good(text: &str) -> (KubeProxyConfiguration, Vec<String>) {
+        decode(&format!("{HEAD}{text}")).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn bad(text: &str) -> String {
+        match decode(text) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("{text} was accepted"),
+        }
+    }
+
+    #[test]
+    fn null_is_absent_everywhere() {
+        let (c, oddities) = good(
+            "mode: null\nconntrack: null\nnftables:\n  syncPeriod: null\n  masqueradeAll: ~\n\
+             featureGates: null\nnodePortAddresses: null\nlogging: {vmodule: null}\n",
+        );
+        assert_eq!(c.mode, "");
+        assert_eq!(c.node_port_addresses, None);
+        assert!(oddities.is_empty(), "{oddities:?}");
+    }
+
+    #[test]
+    fn unknown_and_duplicate_fields_are_named_and_the_rest_is_read() {
+        let (c, oddities) = good(
+            "mode: iptables\nmode: nftables\nudpIdleTimeout: 250ms\n\
+             nftables: {masqueradeAll: true, fast: 1, masqueradeAll: false}\n\
+             logging:\n  vmodule:\n  - {filePattern: a, verbosity: 3, level: 2}\n",
+        );
+        assert_eq!(c.mode, "nftables");
+        assert!(!c.nftables.masquerade_all);
+        assert_eq!(
+            oddities,
+            [
+                "duplicate field \"mode\", of which the last counts",
+                "duplicate field \"nftables.masqueradeAll\", of which the last counts",
+                "unknown field \"logging.vmodule[0].level\"",
+                "unknown field \"nftables.fast\"",
+                "unknown field \"udpIdleTimeout\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_are_case_sensitive() {
+        let (c, oddities) = good("clusterCidr: 10.0.0.0/8\n");
+        assert_eq!(c.cluster_cidr, "");
+        assert_eq!(oddities, ["unknown field \"clusterCidr\""]);
+    }
+
+    #[test]
+    fn json_is_read_too() {
+        let text = r#"{"kind": "KubeProxyConfiguration", "mode": "nftables",
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "clientConnection": {"qps": 7.5}}"#;
+        let (c, oddities) = decode(text).unwrap();
+        assert_eq!((c.mode.as_str(), c.client_connection.qps), ("nftables", 7.5));
+        assert!(oddities.is_empty());
+    }
+
+    #[test]
+    fn flush_frequency_is_a_duration_or_nanoseconds() {
+        for (text, expected) in
+            [("5s", "5s"), ("5000000000", "5s"), ("0", "0s"), ("\"1m\"", "1m0s")]
+        {
+            let (c, _) = good(&format!("logging: {{flushFrequency: {text}}}\n"));
+            assert_eq!(c.logging.flush_frequency.0.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_is_an_error_that_names_the_field() {
+        for (text, field) in [
+            ("clientConnection: {burst: many}", "clientConnection.burst: invalid type"),
+            ("nftables: {syncPeriod: 30}", "nftables.syncPeriod: invalid type"),
+            ("nftables: {syncPeriod: 30 seconds}", "nftables.syncPeriod: unknown unit"),
+            ("conntrack: {tcpEstablishedTimeout: 5}", "conntrack.tcpEstablishedTimeout: invalid"),
+            ("nodePortAddresses: [10.0.0.0/8, 5]", "nodePortAddresses[1]: invalid type"),
+            ("featureGates: {X: maybe}", "featureGates.X: invalid type"),
+            ("iptables: []", "iptables: invalid"),
+        ] {
+            let error = bad(&format!("{HEAD}{text}\n"));
+            assert!(error.starts_with(field), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn other_kinds_and_broken_files_are_refused() {
+        for (text, expected) in [
+            ("", "holds no KubeProxyConfiguration"),
+            ("# nothing\n", "holds no KubeProxyConfiguration"),
+            ("- a\n", "holds no KubeProxyConfiguration"),
+            ("kind: KubeProxyConfiguration\n", "holds no KubeProxyConfiguration"),
+            ("kind: KubeletConfiguration\napiVersion: v1\n", "kind is \"KubeletConfiguration\""),
+            (
+                "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v2\n",
+                "apiVersion is \"kubeproxy.config.k8s.io/v2\"",
+            ),
+            ("a: [\n", "not valid YAML or JSON"),
+        ] {
+            let error = bad(text);
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn further_documents_are_reported() {
+        let (_, oddities) = good("---\nkind: X\n");
+        assert_eq!(oddities, ["more than one YAML document, of which only the first counts"]);
+    }
+}

@@ -1,0 +1,57 @@
+//! The configuration printed in the file's own terms: `--write-config-to` and /configz.
+//!
+//! As kube-proxy prints it: every field, with the defaults, and masqueradeAll, syncPeriod and
+//! minSyncPeriod only in the section of the selected mode (the other sections show `false` and
+//! `0s`). A file written so means the same when it is read again.
+
+use super::duration::GoDuration;
+use super::file::KubeProxyConfiguration;
+use super::{Config, ConfigError};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Blanks what the sections of the other modes say.
+fn only_selected_mode(document: &mut KubeProxyConfiguration) {
+    let mode = document.mode.clone();
+    if mode != "nftables" {
+        document.nftables.masquerade_all = false;
+        document.nftables.sync_period = GoDuration::ZERO;
+        document.nftables.min_sync_period = GoDuration::ZERO;
+    }
+    if mode != "iptables" {
+        // ipvs mode takes masqueradeAll from this section.
+        document.iptables.masquerade_all &= mode == "ipvs";
+        document.iptables.sync_period = GoDuration::ZERO;
+        document.iptables.min_sync_period = GoDuration::ZERO;
+    }
+    if mode != "ipvs" {
+        document.ipvs.sync_period = GoDuration::ZERO;
+        document.ipvs.min_sync_period = GoDuration::ZERO;
+    }
+}
+
+impl Config {
+    /// The object that the configuration comes to.
+    fn value(&self) -> Value {
+        let mut document = self.document.clone();
+        only_selected_mode(&mut document);
+        // Through a Value, whose maps are in order: fields are printed by name, as Go prints them.
+        serde_json::to_value(&document).expect("plain fields always become JSON")
+    }
+
+    /// The body of /configz.
+    pub fn configz(&self) -> Value {
+        json!({ "kubeproxy.config.k8s.io": self.value() })
+    }
+
+    /// The content of a configuration file.
+    pub fn to_yaml(&self) -> String {
+        serde_norway::to_string(&self.value()).expect("a JSON object always becomes YAML")
+    }
+
+    /// Writes the configuration file of `--write-config-to`.
+    pub fn write_to(&self, path: &Path) -> Result<(), ConfigError> {
+        std::fs::write(path, self.to_yaml())
+            .map_err(|error| ConfigError::Write { path: path.to_owned(), error })
+    }
+}
