@@ -6,7 +6,7 @@
 //! the addresses are known, by [`NodePortAddresses::matching`].
 
 use super::address::parse_cidr;
-use crate::model::Family;
+use crate::family::Family;
 use ipnet::IpNet;
 use std::net::IpAddr;
 

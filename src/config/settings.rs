@@ -4,7 +4,7 @@ use super::file::KubeProxyConfiguration;
 use super::gates::FeatureGates;
 use super::logging::Logging;
 use super::node_ports::NodePortAddresses;
-use crate::model::Family;
+use crate::family::Family;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

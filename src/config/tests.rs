@@ -1,7 +1,7 @@
 //! The specification of flags and file together: defaults, precedence, checks, printing.
 
 use super::*;
-use crate::model::Family;
+use crate::family::Family;
 use std::time::Duration;
 
 /// config.conf of kubeadm 1.36: every field is there, empty, zero or null where it is not set.
