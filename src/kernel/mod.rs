@@ -4,3 +4,6 @@
 
 pub mod addresses;
 pub mod conntrack;
+pub mod nft;
+
+pub use nft::{Kernel, Nft};

@@ -1,0 +1,260 @@
+//! What can go wrong between a transaction and the kernel.
+
+use crate::ruleset::netlink::{Batch, Place};
+use crate::ruleset::{Key, Operation, Transaction, text};
+use netlink_packet_core::DecodeError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// An error of the nftables part of the kernel, or of the way to it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel has refused a transaction. Nothing of it was done.
+    #[error("the kernel refused the transaction: {0}")]
+    Refused(Refusals),
+    /// The ruleset changed, by somebody else, under a dump or since the generation that a
+    /// transaction was made for. Nothing was done; try again.
+    #[error("the ruleset was changed by another program in between")]
+    Interrupted,
+    /// The process may not change nftables.
+    #[error("the kernel does not let this process change nftables: it needs CAP_NET_ADMIN")]
+    Permission,
+    /// The transaction does not fit into the send buffer, which only a process with CAP_NET_ADMIN in the
+    /// initial user namespace can enlarge at will.
+    #[error(
+        "a transaction of {bytes} bytes does not fit into the send buffer of {limit} bytes: \
+         raise net.core.wmem_max or run with CAP_NET_ADMIN"
+    )]
+    TooLarge { bytes: usize, limit: usize },
+    /// It is not known whether the kernel has taken a transaction: its answer was lost.
+    #[error("the kernel's answer to a transaction was lost: the receive buffer was full")]
+    AnswerLost,
+    /// The kernel answered a request other than a transaction with an error.
+    #[error("{request}: {source}")]
+    Request { request: String, source: io::Error },
+    #[error("{what}: {source}")]
+    Socket { what: &'static str, source: io::Error },
+    #[error("the kernel's answer cannot be read: {0}")]
+    Malformed(#[from] DecodeError),
+}
+
+impl Error {
+    /// What the kernel has refused, the first cause first; empty for other errors.
+    pub fn refusals(&self) -> &[Refusal] {
+        match self {
+            Error::Refused(Refusals(refusals)) => refusals,
+            _ => &[],
+        }
+    }
+}
+
+/// All that the kernel had against a transaction, in the order in which it found it. What comes after the
+/// first may be no more than a consequence.
+#[derive(Debug)]
+pub struct Refusals(pub Vec<Refusal>);
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0[..] {
+            [] => f.write_str("no reason given"),
+            [only] => only.fmt(f),
+            [first, more @ ..] => write!(f, "{first}; and {} more", more.len()),
+        }
+    }
+}
+
+/// What the kernel had against an operation.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The operation in nft syntax, of elements the one at fault where that is known.
+    pub operation: String,
+    /// The set or map that it is about.
+    pub set: Option<Arc<str>>,
+    /// The element at fault.
+    pub key: Option<Key>,
+    /// The chain that it is about.
+    pub chain: Option<Arc<str>>,
+    /// A positive errno.
+    pub errno: i32,
+    /// What the kernel says beside the errno (extended ACK); mostly empty.
+    pub message: String,
+    pub cause: Cause,
+}
+
+/// What an errno means for an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The table, or what the operation refers to, is not there (ENOENT).
+    NotFound,
+    /// Something else is there already (EEXIST).
+    Exists,
+    /// It is still in use (EBUSY).
+    InUse,
+    /// The set has reached its size (ENFILE).
+    Full,
+    /// Chains call each other in a circle or too deep (ELOOP, EMLINK).
+    Loop,
+    /// The kernel lacks a feature: the module that has it.
+    MissingFeature { module: String },
+    /// Not permitted, as for a table that another process owns (EPERM).
+    Permission,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = io::Error::from_raw_os_error(self.errno);
+        write!(f, "{}: {errno}", self.operation)?;
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        match &self.cause {
+            Cause::NotFound => {
+                f.write_str(" (the table, or what this refers to, is not there; did another program delete it?)")
+            }
+            Cause::Exists => f.write_str(" (it is there already, with another value)"),
+            Cause::InUse => f.write_str(" (it is still referred to)"),
+            Cause::Full => f.write_str(" (the set has as many elements as its size allows)"),
+            Cause::MissingFeature { module } => {
+                write!(f, " (the kernel lacks a feature: is the module {module} there?)")
+            }
+            Cause::Permission => {
+                f.write_str(" (CAP_NET_ADMIN is needed, and no other process may own the table)")
+            }
+            Cause::Loop | Cause::Other => Ok(()),
+        }
+    }
+}
+
+/// An error message of the kernel.
+#[derive(Debug)]
+pub struct Answer {
+    pub sequence: u32,
+    /// A positive errno; 0 for an acknowledgement.
+    pub errno: i32,
+    pub message: String,
+    /// Where in the message the attribute at fault begins.
+    pub offset: Option<usize>,
+}
+
+impl Refusal {
+    /// What an error message is about.
+    pub fn new(transaction: &Transaction<'_>, batch: &Batch, answer: Answer) -> Refusal {
+        let Answer { sequence, errno, message, offset } = answer;
+        let place = batch.place(sequence, offset);
+        let Some((place, operation)) = place.and_then(|place| {
+            let operation = transaction.operations.get(place.operation)?;
+            Some((place, operation))
+        }) else {
+            return Refusal {
+                operation: format!("commit to table inet {}", transaction.table),
+                set: None,
+                key: None,
+                chain: None,
+                errno,
+                message,
+                cause: cause(errno, None, None),
+            };
+        };
+        let one = single(operation, place.element);
+        Refusal {
+            operation: text::operation(transaction.table, one.as_ref().unwrap_or(operation)),
+            set: set_of(operation),
+            key: one.as_ref().and_then(key_of),
+            chain: chain_of(operation),
+            errno,
+            message,
+            cause: cause(errno, Some(operation), Some(&place)),
+        }
+    }
+}
+
+/// The operation on just one of its elements.
+fn single<'a>(operation: &Operation<'a>, element: Option<usize>) -> Option<Operation<'a>> {
+    match operation {
+        Operation::AddElements { set, elements } => {
+            let element = *elements.get(element.or((elements.len() == 1).then_some(0))?)?;
+            Some(Operation::AddElements { set, elements: vec![element] })
+        }
+        Operation::DeleteElements { set, keys } => {
+            let key = *keys.get(element.or((keys.len() == 1).then_some(0))?)?;
+            Some(Operation::DeleteElements { set, keys: vec![key] })
+        }
+        _ => None,
+    }
+}
+
+fn key_of(operation: &Operation<'_>) -> Option<Key> {
+    match operation {
+        Operation::AddElements { elements, .. } => elements.first().map(|(key, _)| (*key).clone()),
+        Operation::DeleteElements { keys, .. } => keys.first().map(|key| (*key).clone()),
+        _ => None,
+    }
+}
+
+fn set_of(operation: &Operation<'_>) -> Option<Arc<str>> {
+    match operation {
+        Operation::AddSet(set) | Operation::FlushSet(set) => Some(set.name.clone()),
+        Operation::AddElements { set, .. } | Operation::DeleteElements { set, .. } => {
+            Some(set.name.clone())
+        }
+        Operation::DeleteSet(name) => Some(Arc::from(*name)),
+        _ => None,
+    }
+}
+
+fn chain_of(operation: &Operation<'_>) -> Option<Arc<str>> {
+    match operation {
+        Operation::AddChain(chain) => Some(chain.name.clone()),
+        Operation::FlushChain(name)
+        | Operation::DeleteChain(name)
+        | Operation::AddRule { chain: name, .. } => Some(Arc::from(*name)),
+        _ => None,
+    }
+}
+
+fn cause(errno: i32, operation: Option<&Operation<'_>>, place: Option<&Place>) -> Cause {
+    if let Some(module) = missing_module(errno, operation, place) {
+        return Cause::MissingFeature { module };
+    }
+    match errno {
+        libc::ENOENT => Cause::NotFound,
+        libc::EEXIST => Cause::Exists,
+        libc::EBUSY => Cause::InUse,
+        libc::ENFILE => Cause::Full,
+        libc::ELOOP | libc::EMLINK => Cause::Loop,
+        libc::EPERM => Cause::Permission,
+        _ => Cause::Other,
+    }
+}
+
+/// The module that is missing if an operation is refused so. "Not found" can as well mean a set or
+/// chain, so it counts only for expressions that refer to none.
+fn missing_module(
+    errno: i32,
+    operation: Option<&Operation<'_>>,
+    place: Option<&Place>,
+) -> Option<String> {
+    if errno != libc::EOPNOTSUPP && errno != libc::ENOENT {
+        return None;
+    }
+    let unsupported = errno == libc::EOPNOTSUPP;
+    match operation? {
+        Operation::AddChain(chain) => {
+            let base = chain.base.as_ref()?;
+            unsupported.then(|| format!("nft_chain_{}", base.chain_type.nft()))
+        }
+        Operation::AddRule { .. } => {
+            let expression = place?.expression.as_deref()?;
+            match expression {
+                "fib" => Some("nft_fib_inet".to_owned()),
+                "reject" => Some("nft_reject_inet".to_owned()),
+                "ct" | "masq" | "nat" | "numgen" => Some(format!("nft_{expression}")),
+                _ => unsupported.then(|| format!("nf_tables (expression {expression})")),
+            }
+        }
+        _ => unsupported.then(|| "nf_tables".to_owned()),
+    }
+}

@@ -1,0 +1,120 @@
+//! The nftables of the kernel: transactions in, snapshots out.
+
+mod error;
+mod socket;
+
+pub use error::{Cause, Error, Refusal, Refusals};
+
+use crate::ruleset::netlink::numbers::{self, message};
+use crate::ruleset::netlink::{Batch, walk};
+use crate::ruleset::{Key, Set, Snapshot, Transaction, Value};
+use error::Answer;
+use socket::{Answers, NetfilterSocket};
+
+/// What the rest of the program needs of nftables: the seam between it and the kernel.
+pub trait Kernel {
+    /// Has the kernel take a transaction: all of it, or nothing in case of an error.
+    fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error>;
+
+    /// What the kernel has of a table; None if it has no such table.
+    fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error>;
+
+    /// The elements of one set, also of a dynamic one. Expired ones are left out.
+    fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error>;
+
+    /// The generation of the ruleset: a number that grows with every change, whoever makes it.
+    fn generation(&mut self) -> Result<u32, Error>;
+}
+
+/// The nftables of the network namespace in which it was opened. One socket for its life.
+#[derive(Debug)]
+pub struct Nft {
+    socket: NetfilterSocket,
+}
+
+impl Nft {
+    /// Opens the socket, in the network namespace of this thread.
+    pub fn open() -> Result<Nft, Error> {
+        Ok(Nft { socket: NetfilterSocket::open()? })
+    }
+
+    /// Commits a transaction that was made for a generation of the ruleset.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the ruleset has another generation by now.
+    pub fn commit_at(
+        &mut self,
+        transaction: &Transaction<'_>,
+        generation: Option<u32>,
+    ) -> Result<(), Error> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        let before = self.generation()?;
+        let batch = Batch::encode(transaction, self.socket.next_sequence(), generation);
+        let answers =
+            self.socket.send_batch(batch.bytes(), batch.acknowledged(), batch.next_sequence())?;
+        self.outcome(transaction, &batch, answers, before)
+    }
+
+    fn outcome(
+        &mut self,
+        transaction: &Transaction<'_>,
+        batch: &Batch,
+        answers: Answers,
+        before: u32,
+    ) -> Result<(), Error> {
+        // Against the batch as a whole: the kernel has not looked at its messages.
+        let whole = |answer: &Answer, errno| answer.errno == errno && answers.errors.len() == 1;
+        if let [only] = &answers.errors[..] {
+            if whole(only, libc::ERESTART) {
+                return Err(Error::Interrupted);
+            }
+            if whole(only, libc::EPERM) && batch.place(only.sequence, None).is_none() {
+                return Err(Error::Permission);
+            }
+        }
+        if !answers.errors.is_empty() {
+            let refusal = |answer| Refusal::new(transaction, batch, answer);
+            return Err(Error::Refused(Refusals(answers.errors.into_iter().map(refusal).collect())));
+        }
+        // Without an acknowledgement the generation tells.
+        if answers.acknowledged || self.generation()? == before.wrapping_add(1) {
+            return Ok(());
+        }
+        Err(Error::AnswerLost)
+    }
+}
+
+impl Kernel for Nft {
+    fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        self.commit_at(transaction, None)
+    }
+
+    fn snapshot(&mut self, _table: &str) -> Result<Option<Snapshot>, Error> {
+        todo!()
+    }
+
+    fn elements(&mut self, _table: &str, _set: &Set) -> Result<Vec<(Key, Value)>, Error> {
+        todo!()
+    }
+
+    fn generation(&mut self) -> Result<u32, Error> {
+        let mut generation = 0;
+        self.socket.request(
+            "reading the generation of the ruleset",
+            message::GET_GENERATION,
+            false,
+            |_| {},
+            |kind, payload| {
+                let id = walk::attributes(payload)
+                    .find(|(kind, _)| *kind == numbers::GENERATION_ID);
+                if let (message::NEW_GENERATION, Some((_, value))) = (kind, id) {
+                    generation = walk::number(value)?;
+                }
+                Ok(())
+            },
+        )?;
+        Ok(generation)
+    }
+}
