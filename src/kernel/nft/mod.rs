@@ -76,7 +76,9 @@ impl Nft {
         }
         if !answers.errors.is_empty() {
             let refusal = |answer| Refusal::new(transaction, batch, answer);
-            return Err(Error::Refused(Refusals(answers.errors.into_iter().map(refusal).collect())));
+            return Err(Error::Refused(Refusals(
+                answers.errors.into_iter().map(refusal).collect(),
+            )));
         }
         // Without an acknowledgement the generation tells.
         if answers.acknowledged || self.generation()? == before.wrapping_add(1) {
@@ -107,8 +109,8 @@ impl Kernel for Nft {
             false,
             |_| {},
             |kind, payload| {
-                let id = walk::attributes(payload)
-                    .find(|(kind, _)| *kind == numbers::GENERATION_ID);
+                let id =
+                    walk::attributes(payload).find(|(kind, _)| *kind == numbers::GENERATION_ID);
                 if let (message::NEW_GENERATION, Some((_, value))) = (kind, id) {
                     generation = walk::number(value)?;
                 }

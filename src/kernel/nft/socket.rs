@@ -4,8 +4,7 @@ use super::error::{Answer, Error};
 use crate::ruleset::netlink::numbers::INET;
 use crate::ruleset::netlink::{Writer, walk};
 use netlink_packet_core::{
-    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
-    NetlinkBuffer,
+    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -108,8 +107,7 @@ impl NetfilterSocket {
         let mut answers = Answers::default();
         while let Some(received) = self.receive(&mut answers.overflow)? {
             for message in Messages(received) {
-                let ours = message.sequence.wrapping_sub(first)
-                    < next_sequence.wrapping_sub(first);
+                let ours = message.sequence.wrapping_sub(first) < next_sequence.wrapping_sub(first);
                 if message.message_type != NLMSG_ERROR || !ours {
                     continue;
                 }

@@ -134,13 +134,8 @@ impl Encoder<'_> {
             message::BATCH_BEGIN => self.first_sequence,
             _ => self.first_sequence.wrapping_add(self.messages.len() as u32 + 1),
         };
-        let start = self.writer.open_message(
-            message_type,
-            NLM_F_REQUEST,
-            sequence,
-            0,
-            numbers::SUBSYSTEM,
-        );
+        let start =
+            self.writer.open_message(message_type, NLM_F_REQUEST, sequence, 0, numbers::SUBSYSTEM);
         if let Some(generation) = generation {
             self.writer.number(numbers::BATCH_GENERATION, generation);
         }
@@ -199,10 +194,8 @@ impl Encoder<'_> {
             }
             Operation::AddRule { chain, rule } => self.add_rule(chain, rule),
             Operation::FlushSet(set) => {
-                let attributes = vec![
-                    SetElementList::Table(table),
-                    SetElementList::Set(set.name.to_string()),
-                ];
+                let attributes =
+                    vec![SetElementList::Table(table), SetElementList::Set(set.name.to_string())];
                 let content = SetElementMessage { attributes };
                 self.message(DELETE, NfTablesMessage::DeleteSetElement(content));
             }

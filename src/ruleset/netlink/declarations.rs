@@ -72,10 +72,8 @@ pub fn protocols(table: &str, protocols: &[u8], id: u32) -> Vec<SetAttribute> {
 
 /// The declaration of a chain.
 pub fn chain(table: &str, chain: &Chain) -> Vec<ChainAttribute> {
-    let mut attributes = vec![
-        ChainAttribute::Table(table.to_owned()),
-        ChainAttribute::Name(chain.name.to_string()),
-    ];
+    let mut attributes =
+        vec![ChainAttribute::Table(table.to_owned()), ChainAttribute::Name(chain.name.to_string())];
     if let Some(base) = &chain.base {
         let hook = HookNumber::Inet(InetHookNumber::from(base.hook as u32));
         attributes.extend([

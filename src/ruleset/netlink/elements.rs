@@ -3,7 +3,6 @@
 
 use super::expressions::verdict_code;
 use super::numbers::{LIST_ELEMENT, element as number};
-use super::userdata;
 use super::writer::Writer;
 use crate::ruleset::{DataType, Key, Set, SetData, Value, VerdictElement};
 use smallvec::SmallVec;

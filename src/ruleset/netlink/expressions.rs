@@ -230,8 +230,7 @@ impl Compiler {
     }
 
     fn lookup(&mut self, set: &str, more: Vec<Lookup>) {
-        let mut attributes =
-            vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(register(0))];
+        let mut attributes = vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(register(0))];
         attributes.extend(more);
         self.push(Expressions::Lookup(attributes));
     }
@@ -294,8 +293,7 @@ impl Compiler {
         if let Reject::Family(family) = reject {
             self.match_family(family);
         }
-        let attributes =
-            vec![number(TYPE, reject_type), DefaultNla::new(ICMP_CODE, vec![code])];
+        let attributes = vec![number(TYPE, reject_type), DefaultNla::new(ICMP_CODE, vec![code])];
         self.push(other("reject", attributes));
     }
 }

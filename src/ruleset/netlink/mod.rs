@@ -10,7 +10,9 @@ mod expressions;
 pub mod numbers;
 mod place;
 mod snapshot;
+#[allow(dead_code)]
 mod userdata;
+#[allow(dead_code)]
 pub mod walk;
 mod writer;
 

@@ -1,0 +1,6 @@
+//! Tables of the ruleset library in a real kernel, each test in network namespaces of its own.
+
+mod commit;
+#[allow(dead_code)]
+#[path = "../kernel_side/netns.rs"]
+mod netns;
