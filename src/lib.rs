@@ -11,6 +11,7 @@ pub mod health;
 pub mod http;
 pub mod intake;
 pub mod kernel;
+pub mod localhost;
 pub mod metrics;
 pub mod model;
 pub mod plan;

@@ -2,4 +2,5 @@
 
 mod addresses;
 mod conntrack;
+mod localhost;
 mod netns;
