@@ -1,0 +1,128 @@
+//! Sustained load: threads that open connections in a loop and count every failure, to prove that a change
+//! or a restart costs nobody anything.
+
+use super::Client;
+use super::client::exchange;
+use socket2::Socket;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+/// A connection that takes longer has failed.
+const TOO_LONG: Duration = Duration::from_secs(10);
+
+/// What the load has seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Connections answered.
+    pub answered: usize,
+    /// Connections whose SYN or request had to be sent again: a packet was lost.
+    pub retransmitted: usize,
+    /// Why others failed.
+    pub failures: Vec<String>,
+    /// Who answered.
+    pub endpoints: BTreeMap<String, usize>,
+}
+
+/// Running load.
+pub struct Load {
+    report: Mutex<Report>,
+    progress: Condvar,
+    stopped: std::sync::atomic::AtomicBool,
+}
+
+impl Load {
+    /// Opens connections from a client to a target on `threads` threads while `scenario` runs.
+    pub fn during<R>(
+        client: &Client,
+        target: &str,
+        threads: usize,
+        scenario: impl FnOnce(&Load) -> R,
+    ) -> (Report, R) {
+        let target: SocketAddr = target.parse().expect("an address and port");
+        let load =
+            Load { report: Mutex::default(), progress: Condvar::new(), stopped: false.into() };
+        let result = std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| client.inside(|| load.connect_in_a_loop(client, target)));
+            }
+            let _stop = StopOnDrop(&load);
+            load.wait_for(threads);
+            let result = scenario(&load);
+            load.wait_for(threads);
+            result
+        });
+        (load.report.into_inner().expect("not poisoned"), result)
+    }
+
+    /// Waits until that many more connections have been tried.
+    pub fn wait_for(&self, more: usize) {
+        let report = self.report.lock().expect("not poisoned");
+        let goal = report.tried() + more;
+        drop(self.progress.wait_while(report, |report| report.tried() < goal));
+    }
+
+    fn connect_in_a_loop(&self, client: &Client, target: SocketAddr) {
+        while !self.stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            let result = client.stream(target).and_then(|socket| {
+                let mut stream: TcpStream = socket.into();
+                let answer = exchange(&mut stream, TOO_LONG)?;
+                Ok((answer, retransmissions(&stream.into())))
+            });
+            let mut report = self.report.lock().expect("not poisoned");
+            match result {
+                Ok((answer, again)) => {
+                    report.answered += 1;
+                    report.retransmitted += usize::from(again > 0);
+                    *report.endpoints.entry(answer.endpoint()).or_default() += 1;
+                }
+                Err(error) => report.failures.push(error.to_string()),
+            }
+            drop(report);
+            self.progress.notify_all();
+        }
+    }
+}
+
+/// Ends the load also when the scenario panics.
+struct StopOnDrop<'a>(&'a Load);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Report {
+    fn tried(&self) -> usize {
+        self.answered + self.failures.len()
+    }
+
+    /// Panics unless everything was answered at the first try.
+    #[track_caller]
+    pub fn assert_no_loss(&self) {
+        assert!(self.failures.is_empty(), "{} failed: {:?}", self.failures.len(), self.failures);
+        assert_eq!(self.retransmitted, 0, "of {} connections lost a packet", self.answered);
+    }
+}
+
+/// `tcpi_total_retrans` of linux/tcp.h.
+fn retransmissions(socket: &Socket) -> u32 {
+    use std::os::fd::AsRawFd;
+    // SAFETY: tcp_info is plain integers, for which all zeroes is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the pointer and length describe `info`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(result, 0, "TCP_INFO: {}", std::io::Error::last_os_error());
+    info.tcpi_total_retrans
+}

@@ -1,0 +1,3 @@
+//! Packet tests: real connections through a real kernel, in network namespaces of their own.
+mod harness;
+mod lab;
