@@ -1,3 +1,22 @@
 //! Packet tests: real connections through a real kernel, in network namespaces of their own.
-mod harness;
+//!
+//! ```text
+//! let Some(lab) = Lab::new().pod("a").remote_pod("b").outside("client").build() else { return };
+//! assert_eq!(lab.from("client").tcp("192.0.2.1:30080"), Outcome::reached("a", lab.v4("node")));
+//! ```
+//!
+//! [`lab`] builds a node with pods, a gateway with outside hosts and perhaps a second node, and sends the
+//! packets; [`harness`] proves it against a table written by hand. Every other file is a feature.
+//!
+//! * They need root and, for some, `nft`. Where that is not there a test says `skipped: why` and passes; with
+//!   `CI` in the environment it fails instead.
+//! * Nothing of the host is touched: namespaces are anonymous, addresses and rules exist only inside them, and
+//!   all is gone when the process ends, however it ends.
+//! * Every test has a lab of its own (some 20 ms), so they run in parallel. No test sleeps: what must come
+//!   is waited for, and that nothing comes is proved by fences (see `lab/client.rs`).
+
+// What scenarios can say is more than what they say today.
+#[allow(dead_code)]
 mod lab;
+
+mod harness;

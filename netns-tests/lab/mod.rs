@@ -32,9 +32,9 @@ mod spread;
 mod wiring;
 
 pub use addresses::{cluster_ip, external_ip};
-pub use client::{Client, Target};
+pub use client::Client;
 pub use connection::{Connection, Flow};
-pub use load::{Load, Report};
+pub use load::Load;
 pub use namespace::Namespace;
 pub use netlink::Netlink;
 pub use outcome::Outcome;
