@@ -2,6 +2,8 @@
 
 #[path = "http/client.rs"]
 mod client;
+#[path = "http/namespace.rs"]
+mod namespace;
 
 use client::{get, request};
 use kube_proxy::health::{Health, HealthPolicy, Moment};
@@ -256,6 +258,37 @@ async fn address_in_use_is_reported_and_tried_again() {
     assert_eq!(server.address(), None);
     drop(taken);
     assert_eq!(server.bound().await, address);
+}
+
+#[test]
+fn unspecified_address_serves_both_families() {
+    namespace::in_namespace(|| {
+        for (port, unspecified) in [(10256, "0.0.0.0"), (10249, "::")] {
+            let proxy = Proxy::new(false);
+            let _runtime = proxy.runtime.enter();
+            let address = SocketAddr::new(unspecified.parse().unwrap(), port);
+            let router = health::router(proxy.health.clone(), proxy.metrics.clone());
+            let _server = Server::start("healthz", address, true, router, |_| ()).unwrap();
+            for loopback in ["127.0.0.1", "::1"] {
+                let address = SocketAddr::new(loopback.parse().unwrap(), port);
+                assert_eq!(get(address, "/livez").status, 503, "{unspecified} at {loopback}");
+            }
+        }
+    });
+}
+
+#[test]
+fn unspecified_address_serves_ipv4_where_ipv6_is_off() {
+    namespace::in_namespace(|| {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        let proxy = Proxy::new(false);
+        let _runtime = proxy.runtime.enter();
+        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 10256);
+        let router = health::router(proxy.health.clone(), proxy.metrics.clone());
+        let _server = Server::start("healthz", address, true, router, |_| ()).unwrap();
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 10256);
+        assert_eq!(get(address, "/livez").status, 503);
+    });
 }
 
 #[test]

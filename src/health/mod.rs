@@ -13,10 +13,12 @@
 mod moment;
 mod readiness;
 mod report;
+mod service_checks;
 
 pub use moment::Moment;
 pub use readiness::{PendingTask, Readiness};
 pub use report::{FamilyReport, Report, Timestamp};
+pub use service_checks::{BindAddresses, DesiredChecks, ServiceCheck, ServiceChecks};
 
 use crate::model::{Family, Node};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -24,6 +24,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub async fn serve(listener: TcpListener, router: Router) -> Infallible {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // `Content-Type`, as Go spells it: for scripts that look for a header as text.
+    http.title_case_headers(true);
     let service = TowerToHyperService::new(router);
     let mut connections = JoinSet::new();
     loop {

@@ -10,5 +10,6 @@ mod bind;
 pub mod health;
 pub mod metrics;
 mod server;
+pub mod service_checks;
 
 pub use server::{BindError, Server};
