@@ -1,0 +1,138 @@
+//! The program under test, on a node of the lab, as the DaemonSet of `deploy/` would run it.
+
+use crate::cluster::{Cluster, PATIENCE};
+use crate::lab::Machine;
+use crate::process::Process;
+use serde_json::Value;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What the DaemonSet mounts where.
+const MOUNTS: [(&str, &str); 2] = [
+    ("/var/run/secrets/kubernetes.io/serviceaccount", "serviceaccount"),
+    ("/var/lib/kube-proxy", "configuration"),
+];
+
+/// A running kube-proxy.
+pub struct Proxy {
+    process: Process,
+    pub directory: PathBuf,
+}
+
+impl Proxy {
+    /// Writes the files that the pod would find, from the ConfigMap in the cluster, and starts the program
+    /// of the DaemonSet in the cluster with the capabilities that it grants.
+    pub fn start(cluster: &Cluster, machine: &Machine, node: &str) -> Proxy {
+        let directory = cluster.directory().join(node);
+        let place = |text: &str| {
+            MOUNTS.iter().fold(text.to_owned(), |text, (mount, own)| {
+                text.replace(mount, directory.join(own).to_str().expect("UTF-8"))
+            })
+        };
+        for (_, own) in MOUNTS {
+            fs::create_dir_all(directory.join(own)).expect("a directory");
+        }
+        let map = cluster.get("/api/v1/namespaces/kube-system/configmaps/kube-proxy");
+        for (file, text) in map["data"].as_object().expect("data") {
+            let text = place(text.as_str().expect("text"));
+            fs::write(directory.join("configuration").join(file), text).expect("write");
+        }
+        fs::copy(cluster.ca_file(), directory.join("serviceaccount/ca.crt")).expect("copy");
+        write_token(&directory, &cluster.proxy_token());
+        let daemon_set = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy";
+        let daemon_set = cluster.get(daemon_set);
+        let pod = &daemon_set["spec"]["template"]["spec"];
+        let run = |container: &Value, what: &str| {
+            let mut words = container["command"].as_array().expect("a command").iter();
+            assert_eq!(words.next().expect("a program"), "/usr/local/bin/kube-proxy");
+            let mut command = confined(container, env!("CARGO_BIN_EXE_kube-proxy"));
+            for word in words {
+                let word = word.as_str().expect("text").replace("$(NODE_NAME)", node);
+                command.arg(place(&word));
+            }
+            let log = cluster.directory().join(format!("{what}-{node}.log"));
+            Process::start(&machine.namespace, command, &log)
+        };
+        for container in pod["initContainers"].as_array().into_iter().flatten() {
+            run(container, "set-up").assert_success();
+        }
+        Proxy { process: run(&pod["containers"][0], "kube-proxy"), directory }
+    }
+
+    /// Panics when the program has ended.
+    #[track_caller]
+    pub fn assert_running(&mut self) {
+        self.process.assert_running();
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Waits until /healthz says that the rules are there.
+    #[track_caller]
+    pub fn wait_ready(&mut self, machine: &Machine) {
+        let start = Instant::now();
+        while status(machine, "/healthz").0 != 200 {
+            self.process.assert_running();
+            if start.elapsed() > PATIENCE {
+                self.process.tell_log();
+                panic!("kube-proxy is not healthy: {:?}", status(machine, "/healthz"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Gives the program another token.
+    pub fn replace_token(&self, token: &str) {
+        write_token(&self.directory, token);
+    }
+
+    /// Ends it as kubelet does.
+    pub fn stop(self) {
+        self.process.stop(nix::sys::signal::Signal::SIGTERM);
+    }
+}
+
+fn write_token(directory: &Path, token: &str) {
+    let file = directory.join("serviceaccount/token");
+    let new = file.with_extension("new");
+    fs::write(&new, token).and_then(|()| fs::rename(&new, &file)).expect("write the token");
+}
+
+/// A command that starts a program as root with only the capabilities of a container.
+fn confined(container: &Value, program: &str) -> Command {
+    if container["securityContext"]["privileged"] == true {
+        return Command::new(program);
+    }
+    let mut bounds = "-all".to_owned();
+    let added = &container["securityContext"]["capabilities"]["add"];
+    for capability in added.as_array().into_iter().flatten() {
+        bounds.push_str(",+");
+        bounds.push_str(&capability.as_str().expect("text").to_lowercase());
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--no-new-privs", "--bounding-set", &bounds, "--inh-caps=-all", "--"]);
+    command.arg(program);
+    command
+}
+
+/// Status and body of a GET on the node's own address, port 10256.
+pub fn status(machine: &Machine, path: &str) -> (u16, String) {
+    let address: SocketAddr = "127.0.0.1:10256".parse().expect("an address");
+    let answer = machine.namespace.run(|| -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    });
+    let answer = answer.unwrap_or_default();
+    let code = answer.split_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+    (code, body)
+}

@@ -1,0 +1,74 @@
+//! The API server goes away, comes back, and forgets.
+
+use super::eventually;
+use crate::World;
+use crate::lab::{Load, Outcome};
+use crate::objects::{cluster_ips, service, slice};
+use std::net::IpAddr;
+
+/// Makes a Service with one endpoint and returns its address.
+fn serve(world: &World, name: &str, pod: &str) -> (IpAddr, u16) {
+    let made = world.cluster.apply(&service(name));
+    world.cluster.apply(&slice(name, name, &[(world.lab.v4(pod), "node")]));
+    (cluster_ips(&made)[0], 80)
+}
+
+fn remove(world: &World, name: &str) {
+    world.cluster.delete(&service(name));
+    world.cluster.delete(&slice::<&str>(name, name, &[]));
+}
+
+/// While it is away the last state is served, and what happens after is seen. Its new process takes
+/// no token of before: the one that the proxy started with has been revoked.
+pub fn may_go_away(world: &mut World) {
+    world.need_proxy();
+    let vip = serve(world, "lasting", "a");
+    let World { lab, cluster, proxy, .. } = world;
+    let reached = |pod: &str| Outcome::reached(pod, lab.v4("b"));
+    eventually(&reached("a"), || lab.from("b").tcp(vip));
+    let target = format!("{}:80", vip.0);
+    let (report, ()) = Load::during(&lab.from("b"), &target, 2, |load| {
+        cluster.stop_api();
+        load.wait_for(200);
+        cluster.start_api(&lab.machine("api").namespace);
+        load.wait_for(50);
+    });
+    report.assert_no_loss();
+    let proxy = proxy.as_mut().expect("started");
+    proxy.assert_running();
+    cluster.apply(&slice("lasting", "lasting", &[(lab.v4("c"), "remote")]));
+    eventually(&reached("c"), || lab.from("b").tcp(vip));
+    remove(world, "lasting");
+}
+
+/// While the proxy is cut off objects come, change and go, and then the history of all that is
+/// thrown away.
+pub fn an_expired_watch_is_listed_again(world: &mut World) {
+    world.need_proxy();
+    let [kept, changed, deleted] =
+        ["kept", "changed", "deleted"].map(|name| serve(world, name, "a"));
+    let from_b = |world: &World, vip| world.lab.from("b").tcp(vip);
+    let reached = |world: &World, pod: &str| Outcome::reached(pod, world.lab.v4("b"));
+    for vip in [kept, changed, deleted] {
+        eventually(&reached(world, "a"), || from_b(world, vip));
+    }
+    world.cluster.stop_api();
+    let namespace = &world.lab.machine("api").namespace;
+    world.cluster.start_api_unreachable(namespace);
+    remove(world, "deleted");
+    world.cluster.apply(&slice("changed", "changed", &[(world.lab.v4("c"), "remote")]));
+    let created = serve(world, "created", "a");
+    world.cluster.compact();
+    for vip in [kept, changed, deleted] {
+        assert_eq!(from_b(world, vip), reached(world, "a"), "cut off, the last state stays");
+    }
+    world.cluster.stop_api();
+    world.cluster.start_api(namespace);
+    eventually(&reached(world, "a"), || from_b(world, created));
+    eventually(&Outcome::TimedOut, || from_b(world, deleted));
+    eventually(&reached(world, "c"), || from_b(world, changed));
+    assert_eq!(from_b(world, kept), reached(world, "a"));
+    for name in ["kept", "changed", "created"] {
+        remove(world, name);
+    }
+}

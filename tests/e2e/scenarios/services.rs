@@ -1,0 +1,107 @@
+//! Services and slices through the API, connections through the kernel.
+
+use super::eventually;
+use crate::World;
+use crate::lab::{Load, Outcome};
+use crate::objects::{cluster_ips, service, slice};
+use crate::proxy::{Proxy, status};
+use kube_proxy::family::Family;
+use serde_json::json;
+
+/// Also: the API server is reachable at its own Service's address, and people are told of the start.
+pub fn runs_with_what_is_granted(world: &mut World) {
+    world.need_proxy();
+    world.lab.from("a").connect("10.96.0.1:443");
+    world.lab.from("node").connect("10.96.0.1:443");
+    eventually(&true, || {
+        let events = world.cluster.get("/apis/events.k8s.io/v1/namespaces/default/events");
+        let events = events["items"].as_array().expect("items");
+        events.iter().any(|event| {
+            event["reason"] == "Starting" && event["reportingController"] == "kube-proxy"
+        })
+    });
+    let (code, body) = status(world.lab.node(), "/livez");
+    assert_eq!(code, 200, "{body}");
+}
+
+pub fn come_scale_and_go(world: &mut World) {
+    world.need_proxy();
+    let World { lab, cluster, .. } = world;
+    let made = cluster.apply(&service("web"));
+    let ips = cluster_ips(&made);
+    for (family, ip) in Family::BOTH.into_iter().zip(ips) {
+        let name = format!("web-{}", family.to_string().to_lowercase());
+        let vip = (ip, 80);
+        let scale = |pods: &[&str]| {
+            let node = |pod: &str| if pod == "c" { "remote" } else { "node" };
+            let endpoints: Vec<_> =
+                pods.iter().map(|pod| (lab.ip(pod, family), node(pod))).collect();
+            cluster.apply(&slice(&name, "web", &endpoints));
+        };
+        eventually(&Outcome::Refused, || lab.from("a").tcp(vip));
+        scale(&["b"]);
+        eventually(&Outcome::reached("b", lab.ip("a", family)), || lab.from("a").tcp(vip));
+        // From the node itself: masqueraded.
+        assert_eq!(lab.from("node").tcp(vip), Outcome::reached("b", lab.ip("node", family)));
+        scale(&["a", "b", "c"]);
+        eventually(&3, || lab.from("b").spread(vip, 30).len());
+        scale(&["c"]);
+        eventually(&Outcome::reached("c", lab.ip("a", family)), || lab.from("a").tcp(vip));
+        assert_eq!(lab.from("a").spread(vip, 20).len(), 1);
+        cluster.delete(&slice::<&str>(&name, "web", &[]));
+        eventually(&Outcome::Refused, || lab.from("a").tcp(vip));
+    }
+    let vip = (cluster_ips(&made)[0], 80);
+    cluster.delete(&made);
+    // Now an address of the Service range that nobody has: dropped.
+    eventually(&Outcome::TimedOut, || lab.from("a").tcp(vip));
+}
+
+pub fn node_ports_answer_outside(world: &mut World) {
+    world.need_proxy();
+    let World { lab, cluster, .. } = world;
+    let mut object = service("open");
+    object["spec"]["type"] = json!("NodePort");
+    object["spec"]["ports"][0]["nodePort"] = json!(30080);
+    cluster.apply(&object);
+    let endpoints = slice("open", "open", &[(lab.v4("c"), "remote")]);
+    cluster.apply(&endpoints);
+    let target = (lab.v4("node"), 30080);
+    let reached = Outcome::reached("c", lab.v4("node"));
+    eventually(&reached, || lab.from("client").tcp(target));
+    object["spec"]["externalTrafficPolicy"] = json!("Local");
+    cluster.apply(&object);
+    eventually(&Outcome::TimedOut, || lab.from("client").tcp(target));
+    cluster.apply(&slice("open", "open", &[(lab.v4("c"), "remote"), (lab.v4("a"), "node")]));
+    eventually(&Outcome::reached("a", lab.v4("client")), || lab.from("client").tcp(target));
+    cluster.delete(&object);
+    cluster.delete(&endpoints);
+    eventually(&Outcome::Reset, || lab.from("client").tcp(target));
+}
+
+pub fn a_restart_loses_nothing(world: &mut World) {
+    world.need_proxy();
+    let World { lab, cluster, proxy, .. } = world;
+    let made = cluster.apply(&service("steady"));
+    let endpoints = slice("steady", "steady", &[(lab.v4("a"), "node"), (lab.v4("c"), "remote")]);
+    cluster.apply(&endpoints);
+    let vip = (cluster_ips(&made)[0], 80);
+    eventually(&2, || match lab.from("b").tcp(vip) {
+        Outcome::Reached { .. } => lab.from("b").spread(vip, 30).len(),
+        _ => 0,
+    });
+    let target = format!("{}:80", vip.0);
+    let before = lab.nft(&["list", "table", "inet", "kube-proxy"]);
+    let (report, ()) = Load::during(&lab.from("b"), &target, 2, |load| {
+        proxy.take().expect("it runs").stop();
+        load.wait_for(50);
+        let mut started = Proxy::start(cluster, lab.node(), "node");
+        started.wait_ready(lab.node());
+        *proxy = Some(started);
+        load.wait_for(50);
+    });
+    report.assert_no_loss();
+    assert_eq!(lab.nft(&["list", "table", "inet", "kube-proxy"]), before);
+    cluster.delete(&made);
+    cluster.delete(&endpoints);
+}
