@@ -5,5 +5,6 @@
 pub mod addresses;
 pub mod conntrack;
 pub mod nft;
+pub mod sysctl;
 
 pub use nft::{Kernel, Nft};

@@ -2,7 +2,7 @@
 
 use super::netns::{in_namespace, sh, skip_without};
 use kube_proxy::family::Family;
-use kube_proxy::kernel::conntrack::{CleanReport, ConntrackCleaner, StaleCheck, UdpFrontend};
+use kube_proxy::kernel::conntrack::{self, CleanReport, ConntrackCleaner, StaleCheck, UdpFrontend};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -83,6 +83,11 @@ fn left() -> Vec<String> {
     }
     lines.sort();
     lines
+}
+
+#[test]
+fn the_kernel_answers() {
+    in_namespace(|| conntrack::probe().unwrap());
 }
 
 #[test]

@@ -42,11 +42,22 @@ pub struct CleanReport {
     pub error: Option<ConntrackError>,
 }
 
+/// Whether the kernel answers conntrack requests; loads its modules where they are not loaded yet.
+/// The conntrack sysctls exist only afterwards.
+pub fn probe() -> Result<(), ConntrackError> {
+    socket::ConntrackSocket::open()?.probe()
+}
+
 /// Why conntrack entries cannot be read or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
     #[error("cannot open a netfilter netlink socket: {0}")]
     Socket(io::Error),
+    #[error(
+        "the kernel does not answer conntrack requests: {source} \
+         (CAP_NET_ADMIN and the kernel module nf_conntrack_netlink are needed)"
+    )]
+    Unavailable { source: io::Error },
     #[error(
         "cannot list {family} UDP conntrack entries: {source} \
          (CAP_NET_ADMIN and the kernel module nf_conntrack_netlink are needed)"

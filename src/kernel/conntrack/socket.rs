@@ -24,6 +24,8 @@ const DELETIONS: usize = 64;
 /// Length of `struct nfgenmsg`, which begins every message.
 const NFGENMSG: usize = 4;
 
+/// `enum cntl_msg_types` of linux/netfilter/nfnetlink_conntrack.h.
+const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
 // enum ctattr_filter, and the bits of ctnetlink_filter (net/netfilter/nf_internals.h).
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
@@ -71,6 +73,30 @@ impl ConntrackSocket {
             buffer: Vec::with_capacity(64 * 1024),
             filters: true,
         })
+    }
+
+    /// Asks for the number of entries. The kernel loads its conntrack modules to answer.
+    pub(super) fn probe(&mut self) -> Result<(), ConntrackError> {
+        self.count().map_err(|source| ConntrackError::Unavailable { source })
+    }
+
+    fn count(&mut self) -> io::Result<()> {
+        let mut request = Vec::new();
+        let message_type = ConntrackMessageType::Other(IPCTNL_MSG_CT_GET_STATS);
+        self.append(&mut request, NLM_F_REQUEST | NLM_F_ACK, Family::V4, message_type, Vec::new());
+        self.socket.send(&request, 0)?;
+        loop {
+            self.receive()?;
+            for message in messages(&self.buffer) {
+                let ours = message.sequence_number() == self.sequence;
+                if ours && message.message_type() == NLMSG_ERROR {
+                    return match error_code(message.payload()) {
+                        0 => Ok(()),
+                        code => Err(io::Error::from_raw_os_error(code)),
+                    };
+                }
+            }
+        }
     }
 
     /// Lists the UDP entries that `filter` lets through and keeps the keys of those that are
