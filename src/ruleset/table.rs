@@ -30,6 +30,8 @@ pub struct SnapshotSet {
 pub struct Snapshot {
     pub sets: HashMap<Arc<str>, SnapshotSet>,
     pub chains: HashMap<Arc<str>, SnapshotChain>,
+    /// It is set up in a way that this library has no word for, as with a policy other than accept.
+    pub is_foreign: bool,
 }
 
 /// A set, its elements, and what of them the kernel does not have yet.
@@ -445,7 +447,7 @@ impl Table {
             .chains
             .iter()
             .all(|(name, there)| there.base.is_none() || self.chains.contains_key(name));
-        sets_fit && chains_fit && no_other_hooks
+        !snapshot.is_foreign && sets_fit && chains_fit && no_other_hooks
     }
 }
 

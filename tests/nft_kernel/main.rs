@@ -4,3 +4,4 @@ mod commit;
 #[allow(dead_code)]
 #[path = "../kernel_side/netns.rs"]
 mod netns;
+mod scenario;

@@ -1,6 +1,7 @@
 //! The nftables of the kernel: transactions in, snapshots out.
 
 mod error;
+mod read;
 mod socket;
 
 pub use error::{Cause, Error, Refusal, Refusals};
@@ -93,12 +94,12 @@ impl Kernel for Nft {
         self.commit_at(transaction, None)
     }
 
-    fn snapshot(&mut self, _table: &str) -> Result<Option<Snapshot>, Error> {
-        todo!()
+    fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
+        self.consistent(|nft| nft.read_table(table))
     }
 
-    fn elements(&mut self, _table: &str, _set: &Set) -> Result<Vec<(Key, Value)>, Error> {
-        todo!()
+    fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error> {
+        self.consistent(|nft| nft.read_elements(table, set))
     }
 
     fn generation(&mut self) -> Result<u32, Error> {

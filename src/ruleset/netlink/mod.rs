@@ -5,18 +5,17 @@
 
 mod batch;
 mod declarations;
+pub mod dump;
 mod elements;
 mod expressions;
 pub mod numbers;
 mod place;
 mod snapshot;
-#[allow(dead_code)]
 mod userdata;
-#[allow(dead_code)]
 pub mod walk;
 mod writer;
 
 pub use batch::Batch;
 pub use place::Place;
-pub use snapshot::SnapshotChain;
+pub use snapshot::{AnonymousSets, SnapshotChain};
 pub use writer::Writer;

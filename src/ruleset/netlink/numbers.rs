@@ -40,9 +40,11 @@ pub const GENERATION_ID: u16 = 1;
 /// `NFTA_LIST_ELEM`
 pub const LIST_ELEMENT: u16 = 1;
 
-/// `NFTA_TABLE_*`
+/// `NFTA_TABLE_*`, `NFT_TABLE_F_DORMANT`
 pub mod table {
     pub const NAME: u16 = 1;
+    pub const FLAGS: u16 = 2;
+    pub const DORMANT: u32 = 1;
 }
 
 /// `NFTA_CHAIN_*`, `NFTA_HOOK_*`
