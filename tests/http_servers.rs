@@ -57,17 +57,24 @@ impl Proxy {
     }
 
     fn metrics_server(&self, profiling: Option<SetVerbosity>) -> (Server, SocketAddr) {
-        self.start(metrics::router(metrics::Content {
-            profiling,
+        self.start(metrics::router(metrics::Content { profiling, ..self.content() }))
+    }
+
+    fn content(&self) -> metrics::Content {
+        metrics::Content {
+            profiling: None,
             metrics: self.metrics.clone(),
             health: self.health.clone(),
             configz: serde_json::json!({"kubeproxy.config.k8s.io": {"mode": "nftables"}}),
-            flags: [("v", "2"), ("config", "/etc/kube-proxy.conf")]
-                .map(|(name, value)| (name.to_string(), value.to_string()))
-                .into(),
+            flagz: Some(
+                [("v", "2"), ("config", "/etc/kube-proxy.conf")]
+                    .map(|(name, value)| (name.to_string(), value.to_string()))
+                    .into(),
+            ),
+            statusz: true,
             version: "v1.2.3".into(),
             started: Moment::now(),
-        }))
+        }
     }
 }
 
@@ -187,6 +194,19 @@ fn pages_of_the_metrics_server() {
 }
 
 #[test]
+fn pages_go_with_their_feature_gates() {
+    let proxy = Proxy::new(false);
+    let (_server, address) =
+        proxy.start(metrics::router(metrics::Content { flagz: None, ..proxy.content() }));
+    assert_eq!(get(address, "/flagz").status, 404);
+    let statusz = get(address, "/statusz");
+    assert!(statusz.text().contains("\nPaths: /configz /healthz /metrics /proxyMode /statusz\n"));
+    let (_server, address) =
+        proxy.start(metrics::router(metrics::Content { statusz: false, ..proxy.content() }));
+    assert_eq!((get(address, "/statusz").status, get(address, "/flagz").status), (404, 200));
+}
+
+#[test]
 fn debug_pages_are_there_only_with_profiling() {
     let proxy = Proxy::new(false);
     let (_server, address) = proxy.metrics_server(None);
@@ -204,7 +224,7 @@ fn debug_pages_are_there_only_with_profiling() {
 #[test]
 fn verbosity_is_changed_by_put() {
     let (levels, set) = std::sync::mpsc::channel();
-    let set_verbosity = move |level| match level {
+    let set_verbosity = move |level: u32| match level {
         0..=10 => levels.send(level).map_err(|e| e.to_string()),
         _ => Err("at most 10".into()),
     };

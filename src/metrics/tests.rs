@@ -139,6 +139,24 @@ fn own_metrics_count() {
 }
 
 #[test]
+fn requests_are_counted_as_the_go_client_counts_them() {
+    let metrics = Metrics::new(&[]);
+    let (latency, throttled) = (Duration::from_millis(200), Duration::ZERO);
+    metrics.client.answered("GET", "10.96.0.1:443", Some(200), latency, throttled);
+    metrics.client.answered("GET", "10.96.0.1:443", None, latency, throttled);
+    let text = metrics.render();
+    let labels = "host=\"10.96.0.1:443\"";
+    for line in [
+        &format!("rest_client_requests_total{{code=\"200\",{labels},method=\"GET\"}} 1"),
+        &format!("rest_client_requests_total{{code=\"<error>\",{labels},method=\"GET\"}} 1"),
+        &format!("rest_client_request_duration_seconds_sum{{{labels},verb=\"GET\"}} 0.4"),
+        &format!("rest_client_rate_limiter_duration_seconds_sum{{{labels},verb=\"GET\"}} 0"),
+    ] {
+        assert!(has(&text, line), "{line}");
+    }
+}
+
+#[test]
 fn build_and_features() {
     let metrics = Metrics::new(&[]);
     let info = BuildInfo { git_version: "v1.2.3".into(), major: "1".into(), ..Default::default() };

@@ -13,8 +13,8 @@ use axum::response::{Redirect, Response};
 use axum::routing::any;
 use std::sync::Arc;
 
-/// Changes the verbosity of the log to klog's level (0 to 10); the error says why it did not.
-pub type SetVerbosity = Box<dyn Fn(u8) -> Result<(), String> + Send + Sync>;
+/// Changes the verbosity of the log to klog's level ; the error says why it did not.
+pub type SetVerbosity = Box<dyn Fn(u32) -> Result<(), String> + Send + Sync>;
 
 /// Profiles of Go's runtime that this program has no counterpart of.
 const GO_ONLY: &str = "allocs block goroutine goroutineleak heap mutex symbol threadcreate trace";
@@ -62,8 +62,8 @@ async fn verbosity(
     let level = body.trim();
     let result = level
         .parse()
-        .map_err(|_| "not a number from 0 to 255".to_string())
-        .and_then(|level: u8| set_verbosity(level));
+        .map_err(|_| "not a number".to_string())
+        .and_then(|level: u32| set_verbosity(level));
     match result {
         Ok(()) => {
             let text = format!("successfully set klog.logging.verbosity to {level}\n");

@@ -26,8 +26,10 @@ pub struct Content {
     pub health: Arc<Health>,
     /// The body of `/configz`: `{"kubeproxy.config.k8s.io": {...}}`.
     pub configz: serde_json::Value,
-    /// The flags in effect, by name.
-    pub flags: BTreeMap<String, String>,
+    /// The flags in effect, by name, for `/flagz`; `None` when the gate ComponentFlagz is off.
+    pub flagz: Option<BTreeMap<String, String>>,
+    /// `/statusz` is served: the gate ComponentStatusz.
+    pub statusz: bool,
     /// The version that this binary says it has.
     pub version: String,
     pub started: Moment,
@@ -37,19 +39,32 @@ pub struct Content {
 
 /// The paths of the metrics server.
 pub fn router(mut content: Content) -> Router {
-    let debug = content.profiling.take().map_or_else(Router::new, debug::router);
-    Router::new()
+    let debug = content.profiling.take().map(debug::router);
+    let mut router = Router::new()
         .route("/metrics", any(metrics))
         .route("/metrics/slis", any(slis))
         .route("/healthz", any(healthz))
         .route("/healthz/ping", any(ping))
         .route("/proxyMode", any(proxy_mode))
-        .route("/configz", any(configz))
-        .route("/flagz", any(pages::flagz))
-        .route("/statusz", any(pages::statusz))
-        .fallback(answer::not_found)
-        .with_state(Arc::new(content))
-        .merge(debug)
+        .route("/configz", any(configz));
+    let mut paths = vec!["/configz", "/healthz", "/metrics", "/proxyMode"];
+    if content.flagz.is_some() {
+        router = router.route("/flagz", any(pages::flagz));
+        paths.push("/flagz");
+    }
+    if debug.is_some() {
+        paths.push("/debug");
+    }
+    if content.statusz {
+        paths.push("/statusz");
+        paths.sort_unstable();
+        router = router.route("/statusz", any(move |s, h| pages::statusz(s, h, paths.join(" "))));
+    }
+    let router = router.fallback(answer::not_found).with_state(Arc::new(content));
+    match debug {
+        Some(debug) => router.merge(debug),
+        None => router,
+    }
 }
 
 type Shared = State<Arc<Content>>;

@@ -13,24 +13,22 @@ use std::time::SystemTime;
 const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no \
                        formatting compatibility guarantees and is for debugging purposes only.";
 
-/// What `/statusz` lists.
-const PATHS: &str = "/configz /debug /flagz /healthz /metrics /proxyMode /statusz";
-
 pub async fn flagz(State(content): Shared, headers: HeaderMap) -> Response {
     page(&headers, || {
         let mut text = format!("\nkube-proxy flagz\n{WARNING}\n\n");
-        for (name, value) in &content.flags {
+        for (name, value) in content.flagz.iter().flatten() {
             let _ = writeln!(text, "{name}={value}");
         }
         text
     })
 }
 
-pub async fn statusz(State(content): Shared, headers: HeaderMap) -> Response {
-    page(&headers, || status(&content, Moment::now()))
+/// `paths` are those of the server.
+pub async fn statusz(State(content): Shared, headers: HeaderMap, paths: String) -> Response {
+    page(&headers, || status(&content, &paths, Moment::now()))
 }
 
-fn status(content: &Content, now: Moment) -> String {
+fn status(content: &Content, paths: &str, now: Moment) -> String {
     let up = now.since(content.started).as_secs();
     let report = content.health.report(now);
     let shown = |time: Option<SystemTime>| {
@@ -49,7 +47,7 @@ fn status(content: &Content, now: Moment) -> String {
     if !report.pending.is_empty() {
         line("Waiting for", &report.pending.join(", "));
     }
-    line("Paths", PATHS);
+    line("Paths", paths);
     text
 }
 
