@@ -1,10 +1,9 @@
-//! Addresses as configuration writes them, read as leniently as Go's `ParseIPSloppy`.
+//! `IP:port`, as the addresses of the servers are written.
 //!
-//! Leading zeros in IPv4 octets are decimal (`010.0.0.1` is `10.0.0.1`), because files with them
-//! exist and kube-proxy has always read them so. An IPv4-mapped IPv6 address is the IPv4 address.
+//! The IP is read as leniently as everywhere ([`parse_ip`]).
 
-use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use crate::intake::parse_ip;
+use std::net::SocketAddr;
 
 /// Why a text is not `IP:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,41 +14,6 @@ pub(super) enum HostPortError {
     Host(String),
     /// The part after the last colon is no port from 1 to 65535.
     Port(String),
-}
-
-fn sloppy_v4(text: &str) -> Option<Ipv4Addr> {
-    let mut octets = [0u8; 4];
-    let mut parts = text.split('.');
-    for octet in &mut octets {
-        let part = parts.next()?;
-        if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        let significant = part.trim_start_matches('0');
-        *octet = if significant.is_empty() { 0 } else { significant.parse().ok()? };
-    }
-    parts.next().is_none().then(|| Ipv4Addr::from(octets))
-}
-
-/// An IP address; zones (`fe80::1%eth0`) are not addresses here.
-pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
-    if !text.contains(':') {
-        return sloppy_v4(text).map(IpAddr::V4);
-    }
-    let address: Ipv6Addr = text.parse().ok()?;
-    Some(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
-}
-
-/// A CIDR, its host bits cleared.
-pub(super) fn parse_cidr(text: &str) -> Option<IpNet> {
-    let (address, length) = text.split_once('/')?;
-    if length.is_empty() || length.len() > 3 || !length.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let length: u8 = length.parse().ok()?;
-    let address =
-        if address.contains(':') { IpAddr::V6(address.parse().ok()?) } else { parse_ip(address)? };
-    Some(IpNet::new(address, length).ok()?.trunc())
 }
 
 /// Splits `host:port` or `[host]:port` as Go's `net.SplitHostPort` does.
@@ -101,42 +65,6 @@ pub(super) fn is_ip_or_ip_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_addresses_leniently() {
-        for (text, expected) in [
-            ("10.0.0.1", Some("10.0.0.1")),
-            ("010.000.00.08", Some("10.0.0.8")),
-            ("::1", Some("::1")),
-            ("::ffff:10.0.0.1", Some("10.0.0.1")),
-            ("10.0.0", None),
-            ("10.0.0.256", None),
-            ("10.0.0.1.1", None),
-            ("10.0.0.+1", None),
-            ("fe80::1%eth0", None),
-            ("", None),
-            ("x", None),
-        ] {
-            assert_eq!(parse_ip(text), expected.map(|ip| ip.parse().unwrap()), "{text}");
-        }
-    }
-
-    #[test]
-    fn reads_cidrs_leniently() {
-        for (text, expected) in [
-            ("10.1.2.3/8", Some("10.0.0.0/8")),
-            ("010.0.0.0/8", Some("10.0.0.0/8")),
-            ("fd00::1/64", Some("fd00::/64")),
-            ("0.0.0.0/0", Some("0.0.0.0/0")),
-            ("10.0.0.0", None),
-            ("10.0.0.0/33", None),
-            ("10.0.0.0/+8", None),
-            ("10.0.0.0/", None),
-            ("primary", None),
-        ] {
-            assert_eq!(parse_cidr(text), expected.map(|net| net.parse().unwrap()), "{text}");
-        }
-    }
 
     #[test]
     fn appends_ports_only_to_bare_addresses() {

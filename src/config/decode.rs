@@ -307,6 +307,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[-a-z0-9:{}\\[\\]\"'&*!|>#%@,.? \\n]{0,80}") {
+            let _ = decode(&text);
+            let _ = decode(&format!("{HEAD}{text}"));
+            let _ = decode(&format!("{HEAD}logging: {{vmodule: [{text}]}}"));
+        }
+    }
+
     #[test]
     fn further_documents_are_reported() {
         let (_, oddities) = good("---\nkind: X\n");

@@ -5,8 +5,9 @@
 //! unset, and Go reads a zero as "not set". Nothing outside `config` reads these types; the rest of
 //! the program sees [`Config`](super::Config).
 
-use super::address::{append_port, parse_ip};
+use super::address::append_port;
 use super::duration::GoDuration;
+use crate::intake::parse_ip;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 

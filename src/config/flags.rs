@@ -11,6 +11,7 @@ use super::flag_values::{
 };
 use clap::parser::ValueSource;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -34,7 +35,7 @@ const BOOL: &str = "true|false";
 /// --hostname-override, --master, the logging flags and the flags under Actions.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "kube-proxy", disable_version_flag = true, disable_help_flag = true)]
-#[command(args_override_self = true, next_line_help = false, max_term_width = 100)]
+#[command(args_override_self = true, next_line_help = true, max_term_width = 100)]
 pub struct Flags {
     /// Read Services, EndpointSlices, Nodes and ServiceCIDRs from the YAML and JSON files of this
     /// directory instead of from an API server
@@ -57,7 +58,7 @@ pub struct Flags {
     #[arg(long, help_heading = ACTIONS, value_name = BOOL)]
     pub version: Option<String>,
     /// Print this help
-    #[arg(short, long, help_heading = ACTIONS, action = ArgAction::Help)]
+    #[arg(short, long, help_heading = ACTIONS, action = ArgAction::HelpShort)]
     help: Option<bool>,
 
     /// Kubeconfig file; without it and --master the pod's ServiceAccount is used
@@ -176,6 +177,8 @@ pub struct Flags {
     /// Names of the flags that were given, in order.
     #[arg(skip)]
     given: Vec<String>,
+    #[arg(skip)]
+    in_effect: BTreeMap<String, String>,
 }
 
 /// Flags that win over the `logging` section of the file.
@@ -210,9 +213,11 @@ pub struct OtherFlags {
     pub iptables_masquerade_bit: Option<i32>,
     #[arg(long, help_heading = OTHER, value_parser = go_bool, value_name = BOOL)]
     pub iptables_localhost_nodeports: Option<bool>,
-    #[arg(long, value_name = "DURATION", help_heading = OTHER)]
+    /// The same as --iptables-sync-period, for mode ipvs [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = TRAFFIC)]
     pub ipvs_sync_period: Option<GoDuration>,
-    #[arg(long, value_name = "DURATION", help_heading = OTHER)]
+    /// The same as --iptables-min-sync-period, for mode ipvs [default: 0s]
+    #[arg(long, value_name = "DURATION", help_heading = TRAFFIC)]
     pub ipvs_min_sync_period: Option<GoDuration>,
     #[arg(long, value_name = "NAME", help_heading = OTHER)]
     pub ipvs_scheduler: Option<String>,
@@ -237,16 +242,25 @@ impl Flags {
     /// The command with Go's flag syntax: booleans take a value only behind `=`, all others take
     /// whatever comes next, also if it starts with a dash.
     pub fn cli() -> clap::Command {
-        Flags::command().mut_args(|arg| {
+        let mut without_effect = Vec::new();
+        let command = Flags::command().mut_args(|arg| {
             let names = arg.get_value_names().unwrap_or_default();
-            if names.first().is_some_and(|name| name.as_str() == BOOL) {
+            let arg = if names.first().is_some_and(|name| name.as_str() == BOOL) {
                 arg.num_args(0..=1).require_equals(true).default_missing_value("true")
             } else if arg.get_action().takes_values() {
                 arg.allow_hyphen_values(true)
             } else {
                 arg
+            };
+            if arg.get_help_heading() == Some(OTHER) {
+                without_effect.push(format!("--{}", arg.get_long().unwrap_or_default()));
+                arg.hide(true)
+            } else {
+                arg
             }
-        })
+        });
+        let about = command.get_long_about().cloned().unwrap_or_default();
+        command.about(about).after_help(format!("{OTHER}:\n  {}", without_effect.join(" ")))
     }
 
     /// Reads a command line, program name first. The error prints itself: usage errors, and the
@@ -262,7 +276,26 @@ impl Flags {
         let ids = cli.get_arguments().map(|argument| argument.get_id().as_str());
         flags.given = ids.filter(is_given).map(|id| id.replace('_', "-")).collect();
         flags.given.sort_unstable();
+        flags.in_effect = in_effect(&cli, &matches);
         Ok(flags)
+    }
+
+    /// Every flag with its value, given or default, by name: the content of /flagz.
+    pub fn in_effect(&self) -> &BTreeMap<String, String> {
+        &self.in_effect
+    }
+
+    /// A warning that names the deprecated flags that were given.
+    pub(super) fn deprecated_warning(&self) -> Option<String> {
+        let is_deprecated =
+            |name: &&String| matches!(name.as_str(), "healthz-port" | "metrics-port");
+        let given = self.given.iter().filter(is_deprecated);
+        let advice: Vec<String> = given
+            .map(|name| {
+                format!("--{name} is deprecated: use --{}", name.replace("port", "bind-address"))
+            })
+            .collect();
+        (!advice.is_empty()).then(|| advice.join("; "))
     }
 
     /// A warning that names the flags that have no effect because there is a configuration file.
@@ -289,6 +322,36 @@ impl Flags {
     }
 }
 
+/// Values as they were typed, joined by commas; else the default that the help names.
+fn in_effect(cli: &clap::Command, matches: &clap::ArgMatches) -> BTreeMap<String, String> {
+    let flags = cli.get_arguments().filter(|arg| arg.get_action().takes_values());
+    flags
+        .map(|arg| {
+            let name = arg.get_long().unwrap_or_default().to_owned();
+            let typed = matches.get_raw_occurrences(arg.get_id().as_str()).into_iter().flatten();
+            let typed: Vec<_> = typed.flatten().map(|value| value.to_string_lossy()).collect();
+            let value = match typed.as_slice() {
+                [] => default_value(arg),
+                typed => typed.join(","),
+            };
+            (name, value)
+        })
+        .collect()
+}
+
+/// What stands in `[default: ...]`; false for other booleans, else nothing.
+fn default_value(arg: &clap::Arg) -> String {
+    let is_bool =
+        arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == BOOL));
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let named = help.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));
+    match named {
+        Some((value, _)) if !value.contains(' ') => value.to_owned(),
+        _ if is_bool => "false".to_owned(),
+        _ => String::new(),
+    }
+}
+
 /// Whether a flag counts also with `--config`: the node's name, logging, the source, actions, and
 /// what has no effect anyway.
 fn is_beside_the_file(name: &str) -> bool {
@@ -310,92 +373,4 @@ fn is_beside_the_file(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> Result<Flags, clap::Error> {
-        Flags::read(std::iter::once("kube-proxy").chain(line.split_whitespace()))
-    }
-
-    fn good(line: &str) -> Flags {
-        read(line).unwrap_or_else(|error| panic!("{line}: {error}"))
-    }
-
-    #[test]
-    fn the_command_is_well_formed() {
-        Flags::cli().debug_assert();
-    }
-
-    #[test]
-    fn values_stand_behind_a_blank_or_an_equals_sign() {
-        for line in ["--hostname-override=n1", "--hostname-override n1", "--hostname_override=n1"] {
-            assert_eq!(good(line).hostname_override.as_deref(), Some("n1"), "{line}");
-        }
-        assert_eq!(good("--hostname-override=a_b").hostname_override.as_deref(), Some("a_b"));
-        assert_eq!(good("--oom-score-adj -5").oom_score_adj, Some(-5));
-        assert_eq!(good("--oom-score-adj=-5").oom_score_adj, Some(-5));
-    }
-
-    #[test]
-    fn booleans_take_no_separate_value() {
-        for (line, expected) in [
-            ("", None),
-            ("--cleanup", Some(true)),
-            ("--cleanup=true", Some(true)),
-            ("--cleanup=1", Some(true)),
-            ("--cleanup=F", Some(false)),
-        ] {
-            assert_eq!(good(line).cleanup, expected, "{line}");
-        }
-        assert!(read("--cleanup true").is_err());
-        assert!(read("--cleanup=maybe").is_err());
-        assert_eq!(good("--cleanup --master u").master.as_deref(), Some("u"));
-    }
-
-    #[test]
-    fn verbosity_has_four_spellings() {
-        for line in ["-v=4", "-v 4", "-v4", "--v=4", "--v 4"] {
-            assert_eq!(good(line).logging.verbosity, Some(4), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_last_of_repeated_flags_counts_but_lists_grow() {
-        assert_eq!(good("--master a --master b").master.as_deref(), Some("b"));
-        assert_eq!(good("--cleanup --cleanup=false").cleanup, Some(false));
-        let flags = good("--nodeport-addresses=10.0.0.0/8,localhost --nodeport-addresses ::/0");
-        assert_eq!(flags.nodeport_addresses.unwrap(), ["10.0.0.0/8", "localhost", "::/0"]);
-        let gates = good("--feature-gates=A=true,B=false --feature-gates C=t").feature_gates;
-        assert_eq!(gates.iter().map(|gates| gates.len()).sum::<usize>(), 3);
-    }
-
-    #[test]
-    fn usage_errors_name_the_flag() {
-        for (line, expected) in [
-            ("positional", "positional"),
-            ("--no-such-flag", "--no-such-flag"),
-            ("--bind-address=x", "--bind-address"),
-            ("--healthz-bind-address=1.2.3.4:x", "--healthz-bind-address"),
-            ("--conntrack-udp-timeout=5", "missing unit"),
-            ("--feature-gates=A", "NAME=true"),
-            ("--feature-gates=A=x", "true or false"),
-            ("--vmodule=a", "NAME=N"),
-            ("--healthz-port=70000", "--healthz-port"),
-        ] {
-            let error = read(line).expect_err(line).to_string();
-            assert!(error.contains(expected), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn help_is_grouped_and_names_every_flag() {
-        let error = read("--help").unwrap_err();
-        assert_eq!(error.exit_code(), 0);
-        let help = error.to_string();
-        for text in
-            ["Source:", "Actions:", "Traffic:", "--manifests", "--vmodule", "--ipvs-strict-arp"]
-        {
-            assert!(help.contains(text), "{text} is not in:\n{help}");
-        }
-    }
-}
+mod tests;

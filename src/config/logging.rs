@@ -13,8 +13,9 @@ pub struct Logging {
     pub format: LogFormat,
     /// klog's verbosity, as `-v` gives it.
     pub verbosity: u32,
-    /// Directives for `tracing_subscriber::EnvFilter` that come to that verbosity.
-    pub filter: String,
+    /// Verbosity of single modules: `("sync", 4)`. Names that cannot be a module of this program
+    /// (`proxier*`) are left out of the filter.
+    pub modules: Vec<(String, u32)>,
 }
 
 /// The level of this program's own modules at a verbosity. Kubernetes' convention: up to 3 what an
@@ -38,17 +39,21 @@ fn library_level(verbosity: u32) -> &'static str {
 }
 
 impl Logging {
-    /// `modules` are pairs of a module's name, such as `sync`, and its verbosity. Patterns that
-    /// cannot name a module of this program (`proxier*`) are left out.
-    pub(super) fn new(format: LogFormat, verbosity: u32, modules: &[(String, u32)]) -> Logging {
+    /// Directives for `tracing_subscriber::EnvFilter` that come to the verbosity.
+    pub fn filter(&self) -> String {
+        self.filter_at(self.verbosity)
+    }
+
+    /// As [`Logging::filter`], for another verbosity (`/debug/flags/v`).
+    pub fn filter_at(&self, verbosity: u32) -> String {
         let mut filter = format!("{},kube_proxy={}", library_level(verbosity), level(verbosity));
-        for (name, verbosity) in modules {
+        for (name, verbosity) in &self.modules {
             let is_name = |b: u8| b.is_ascii_lowercase() || b == b'_' || b == b':';
             if !name.is_empty() && name.bytes().all(is_name) {
                 filter.push_str(&format!(",kube_proxy::{name}={}", level(*verbosity)));
             }
         }
-        Logging { format, verbosity, filter }
+        filter
     }
 }
 
@@ -56,8 +61,15 @@ impl Logging {
 mod tests {
     use super::*;
 
+    fn logging(modules: &[(&str, u32)]) -> Logging {
+        let modules = modules.iter().map(|&(name, level)| (name.to_owned(), level)).collect();
+        Logging { format: LogFormat::Text, verbosity: 4, modules }
+    }
+
     #[test]
     fn verbosity_becomes_levels() {
+        let logging = logging(&[]);
+        assert_eq!(logging.filter(), "info,kube_proxy=debug");
         for (verbosity, expected) in [
             (0, "warn,kube_proxy=info"),
             (2, "warn,kube_proxy=info"),
@@ -66,18 +78,17 @@ mod tests {
             (9, "debug,kube_proxy=trace"),
             (10, "trace,kube_proxy=trace"),
         ] {
-            assert_eq!(Logging::new(LogFormat::Text, verbosity, &[]).filter, expected);
+            assert_eq!(logging.filter_at(verbosity), expected);
         }
     }
 
     #[test]
     fn every_filter_is_valid() {
-        let modules = [("sync".to_owned(), 9), ("proxier*".to_owned(), 5), ("a::b".to_owned(), 4)];
+        let logging = logging(&[("sync", 9), ("proxier*", 5), ("a::b", 4)]);
         for verbosity in 0..12 {
-            let logging = Logging::new(LogFormat::Json, verbosity, &modules);
-            let filter = logging.filter.as_str();
-            tracing_subscriber::EnvFilter::try_new(filter)
-                .unwrap_or_else(|e| panic!("{filter}: {e}"));
+            let filter = logging.filter_at(verbosity);
+            tracing_subscriber::EnvFilter::try_new(&filter)
+                .unwrap_or_else(|error| panic!("{filter}: {error}"));
             assert!(filter.ends_with("kube_proxy::sync=trace,kube_proxy::a::b=debug"), "{filter}");
         }
     }

@@ -16,10 +16,13 @@ mod gates;
 mod hostname;
 mod logging;
 mod merge;
+mod node_addresses;
 mod node_ports;
 mod problems;
 mod resolve;
+mod sanity;
 mod settings;
+mod watch;
 mod write;
 
 pub use decode::DecodeError;
@@ -27,9 +30,12 @@ pub use duration::{DurationError, GoDuration};
 pub use flags::Flags;
 pub use gates::{ALLOW_SERVICE_EXTERNAL_IPS, COMPONENT_FLAGZ, COMPONENT_STATUSZ, FeatureGates};
 pub use logging::{LogFormat, Logging};
+pub use node_addresses::NodeAddresses;
 pub use node_ports::{NodePortAddress, NodePortAddresses, NodePortMatch};
 pub use problems::{FieldError, Mistake};
+pub use sanity::{Contradictions, NodeFamilies};
 pub use settings::{Action, Client, Config, Conntrack, DetectLocal, LoadedFile, ProxyMode, Source};
+pub use watch::ConfigWatch;
 
 use file::KubeProxyConfiguration;
 use std::io;
@@ -49,6 +55,11 @@ pub enum ConfigError {
     HostName(io::Error),
     #[error("the node's name is empty: set --hostname-override or hostnameOverride to a name")]
     EmptyHostName,
+    #[error("cannot watch the configuration file {}: {error}", path.display())]
+    Watch { path: PathBuf, error: notify::Error },
+    /// Not a failure: the reason to end, so that the next start reads the new content.
+    #[error("the configuration file {} has changed; a restart makes it effective", path.display())]
+    Changed { path: PathBuf },
     #[error("cannot write the configuration to {}: {error}", path.display())]
     Write { path: PathBuf, error: io::Error },
 }
@@ -83,9 +94,10 @@ impl Config {
             Some(file) => from_file(file, &mut warnings)?,
             None => merge::from_flags(flags),
         };
-        if file.is_some() {
-            warnings.extend(flags.overridden_warning());
-        }
+        warnings.extend(match file {
+            Some(_) => flags.overridden_warning(),
+            None => flags.deprecated_warning(),
+        });
         merge::logging_flags(&mut document, flags);
         warnings.extend(platform_defaults(&mut document));
 

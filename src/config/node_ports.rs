@@ -5,8 +5,8 @@
 //! Node object (or bindAddress), which come and go, so it is kept as a keyword and expanded when
 //! the addresses are known, by [`NodePortAddresses::matching`].
 
-use super::address::parse_cidr;
 use crate::family::Family;
+use crate::intake::parse_cidr;
 use ipnet::IpNet;
 use std::net::IpAddr;
 

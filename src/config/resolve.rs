@@ -1,6 +1,6 @@
 //! From what was typed to a [`Config`]: all checks of values, each mistake named by its field.
 
-use super::address::{HostPortError, parse_cidr, parse_host_port, parse_ip};
+use super::address::{HostPortError, parse_host_port};
 use super::duration::GoDuration;
 use super::file::{ConntrackConfiguration, KubeProxyConfiguration};
 use super::gates::{FeatureGates, LOCALHOST_NODE_PORTS};
@@ -8,6 +8,7 @@ use super::logging::{LogFormat, Logging};
 use super::node_ports::{NodePortAddress, NodePortAddresses};
 use super::problems::Problems;
 use super::settings::{Client, Conntrack, DetectLocal, ProxyMode};
+use crate::intake::{parse_cidr, parse_ip};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -340,7 +341,7 @@ fn logging(document: &KubeProxyConfiguration, problems: &mut Problems) -> Loggin
             problems.invalid(&field, &item.file_pattern, detail);
         }
     }
-    let modules: Vec<_> =
-        logging.vmodule.iter().map(|item| (item.file_pattern.clone(), item.verbosity)).collect();
-    Logging::new(format, logging.verbosity, &modules)
+    let items = logging.vmodule.iter();
+    let modules = items.map(|item| (item.file_pattern.clone(), item.verbosity)).collect();
+    Logging { format, verbosity: logging.verbosity, modules }
 }

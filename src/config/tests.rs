@@ -1,5 +1,7 @@
 //! The specification of flags and file together: defaults, precedence, checks, printing.
 
+mod printing;
+
 use super::*;
 use crate::family::Family;
 use std::time::Duration;
@@ -164,7 +166,7 @@ fn the_file_wins_except_over_a_few_flags() {
     let master = Some("https://m".to_owned());
     assert_eq!(c.source, Source::Kubeconfig { path: "/file".into(), master });
     assert_eq!(c.logging.verbosity, 5);
-    assert!(c.logging.filter.ends_with("kube_proxy::kernel=trace,kube_proxy::sync=info"));
+    assert!(c.logging.filter().ends_with("kube_proxy::kernel=trace,kube_proxy::sync=info"));
     assert_eq!(
         c.warnings,
         ["without effect because --config is given (set them there): \
@@ -221,6 +223,7 @@ fn ports_of_old_flags_only_fill_in() {
         let c = good(line, None);
         assert_eq!(c.healthz_bind_address, healthz.map(|a| a.parse().unwrap()), "{line}");
         assert_eq!(c.metrics_bind_address, metrics.map(|a| a.parse().unwrap()), "{line}");
+        assert_eq!(c.warnings.len(), 1 + usize::from(line.contains("-port")), "{line}");
     }
 }
 

@@ -46,7 +46,9 @@ impl Config {
 
     /// The content of a configuration file.
     pub fn to_yaml(&self) -> String {
-        serde_norway::to_string(&self.value()).expect("a JSON object always becomes YAML")
+        let text = serde_norway::to_string(&self.value());
+        let text = text.expect("a JSON object always becomes YAML");
+        format!("{}\n", text.trim_end())
     }
 
     /// Writes the configuration file of `--write-config-to`.
