@@ -4,6 +4,7 @@
 
 pub mod addresses;
 pub mod conntrack;
+pub mod fake;
 pub mod nft;
 pub mod sysctl;
 

@@ -1,6 +1,6 @@
 //! What can go wrong between a transaction and the kernel.
 
-use crate::ruleset::netlink::{Batch, Place};
+use crate::ruleset::netlink::Batch;
 use crate::ruleset::{Key, Operation, Transaction, text};
 use netlink_packet_core::DecodeError;
 use std::fmt;
@@ -141,13 +141,11 @@ pub struct Answer {
 
 impl Refusal {
     /// What an error message is about.
-    pub fn new(transaction: &Transaction<'_>, batch: &Batch, answer: Answer) -> Refusal {
+    pub(super) fn of(transaction: &Transaction<'_>, batch: &Batch, answer: Answer) -> Refusal {
         let Answer { sequence, errno, message, offset } = answer;
         let place = batch.place(sequence, offset);
-        let Some((place, operation)) = place.and_then(|place| {
-            let operation = transaction.operations.get(place.operation)?;
-            Some((place, operation))
-        }) else {
+        let operation = place.as_ref().and_then(|at| transaction.operations.get(at.operation));
+        let (Some(place), Some(operation)) = (place, operation) else {
             return Refusal {
                 operation: format!("commit to table inet {}", transaction.table),
                 set: None,
@@ -158,15 +156,29 @@ impl Refusal {
                 cause: cause(errno, None, None),
             };
         };
-        let one = single(operation, place.element);
+        let expression = place.expression.as_deref();
+        let mut refusal = Refusal::new(transaction.table, operation, place.element, errno);
+        refusal.cause = cause(errno, Some(operation), expression);
+        refusal.message = message;
+        refusal
+    }
+
+    /// A refusal of an operation on a table because of its element of an index.
+    pub fn new(
+        table: &str,
+        operation: &Operation<'_>,
+        element: Option<usize>,
+        errno: i32,
+    ) -> Refusal {
+        let one = single(operation, element);
         Refusal {
-            operation: text::operation(transaction.table, one.as_ref().unwrap_or(operation)),
+            operation: text::operation(table, one.as_ref().unwrap_or(operation)),
             set: set_of(operation),
             key: one.as_ref().and_then(key_of),
             chain: chain_of(operation),
             errno,
-            message,
-            cause: cause(errno, Some(operation), Some(&place)),
+            message: String::new(),
+            cause: cause(errno, Some(operation), None),
         }
     }
 }
@@ -215,8 +227,8 @@ fn chain_of(operation: &Operation<'_>) -> Option<Arc<str>> {
     }
 }
 
-fn cause(errno: i32, operation: Option<&Operation<'_>>, place: Option<&Place>) -> Cause {
-    if let Some(module) = missing_module(errno, operation, place) {
+fn cause(errno: i32, operation: Option<&Operation<'_>>, expression: Option<&str>) -> Cause {
+    if let Some(module) = missing_module(errno, operation, expression) {
         return Cause::MissingFeature { module };
     }
     match errno {
@@ -235,7 +247,7 @@ fn cause(errno: i32, operation: Option<&Operation<'_>>, place: Option<&Place>) -
 fn missing_module(
     errno: i32,
     operation: Option<&Operation<'_>>,
-    place: Option<&Place>,
+    expression: Option<&str>,
 ) -> Option<String> {
     if errno != libc::EOPNOTSUPP && errno != libc::ENOENT {
         return None;
@@ -247,7 +259,7 @@ fn missing_module(
             unsupported.then(|| format!("nft_chain_{}", base.chain_type.nft()))
         }
         Operation::AddRule { .. } => {
-            let expression = place?.expression.as_deref()?;
+            let expression = expression?;
             match expression {
                 "fib" => Some("nft_fib_inet".to_owned()),
                 "reject" => Some("nft_reject_inet".to_owned()),

@@ -1,6 +1,7 @@
 //! The nftables of the kernel: transactions in, snapshots out.
 
 mod error;
+mod probe;
 mod read;
 mod socket;
 
@@ -76,7 +77,7 @@ impl Nft {
             }
         }
         if !answers.errors.is_empty() {
-            let refusal = |answer| Refusal::new(transaction, batch, answer);
+            let refusal = |answer| Refusal::of(transaction, batch, answer);
             return Err(Error::Refused(Refusals(
                 answers.errors.into_iter().map(refusal).collect(),
             )));
