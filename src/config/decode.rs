@@ -30,11 +30,12 @@ pub(super) fn decode(text: &str) -> Result<(KubeProxyConfiguration, Vec<String>)
     let oddities = RefCell::new(Vec::new());
     let mut documents = serde_norway::Deserializer::from_str(text);
     let Some(document) = documents.next() else { return Err(DecodeError::NoObject) };
-    let value = Tree { path: String::new(), oddities: &oddities }.deserialize(document)?;
+    let mut value = Tree { path: String::new(), oddities: &oddities }.deserialize(document)?;
     let mut oddities = oddities.into_inner();
 
     check_kind(&value)?;
     check_sections(&value)?;
+    read_words_as_booleans(&mut value);
     let mut unknown = |path: serde_ignored::Path<'_>| {
         oddities.push(format!("unknown field {:?}", field_path(&path.to_string())));
     };
@@ -92,6 +93,40 @@ fn check_sections(value: &Value) -> Result<(), DecodeError> {
     }
 }
 
+/// Booleans, as JSON pointers; all of `/featureGates` besides.
+const BOOLEANS: [&str; 12] = [
+    "/bindAddressHardFail",
+    "/conntrack/tcpBeLiberal",
+    "/enableProfiling",
+    "/iptables/localhostNodePorts",
+    "/iptables/masqueradeAll",
+    "/ipvs/strictARP",
+    "/logging/options/json/splitStream",
+    "/logging/options/text/splitStream",
+    "/nftables/masqueradeAll",
+    "/windowsRunAsService",
+    "/winkernel/enableDSR",
+    "/winkernel/forwardHealthCheckVip",
+];
+
+/// `yes`, `no`, `on` and `off` are booleans in YAML 1.1, which is what kube-proxy reads, and words
+/// in YAML 1.2, which is what our parser reads.
+fn read_words_as_booleans(value: &mut Value) {
+    let word = |value: &mut Value| {
+        let boolean = match value.as_str() {
+            Some("y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON") => true,
+            Some("n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF") => false,
+            _ => return,
+        };
+        *value = boolean.into();
+    };
+    for pointer in BOOLEANS {
+        value.pointer_mut(pointer).map(word);
+    }
+    let gates = value.get_mut("featureGates").and_then(Value::as_object_mut);
+    gates.into_iter().flat_map(|gates| gates.values_mut()).for_each(word);
+}
+
 /// `vmodule.0.verbosity` (which is how the path crates write it) as `vmodule[0].verbosity`; `?`
 /// stands for an optional field and is no step.
 fn field_path(path: &str) -> String {
@@ -147,8 +182,12 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(value.into())
     }
 
+    /// A number without a fraction is an integer, however it is written (`5.0`, `1e3`).
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+        match value.fract() == 0.0 && value.abs() < 1e15 {
+            true => Ok((value as i64).into()),
+            false => Ok(value.into()),
+        }
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -260,6 +299,22 @@ mod tests {
         let (c, oddities) = decode(text).unwrap();
         assert_eq!((c.mode.as_str(), c.client_connection.qps), ("nftables", 7.5));
         assert!(oddities.is_empty());
+    }
+
+    #[test]
+    fn booleans_and_integers_are_read_as_yaml_1_1_has_them() {
+        let (c, oddities) = good(
+            "enableProfiling: yes\noomScoreAdj: -5.0\nconntrack: {min: 1e3, tcpBeLiberal: On}\n\
+             iptables: {localhostNodePorts: no}\nfeatureGates: {A: off, B: true}\n\
+             clientConnection: {qps: 2.0, burst: 7}\nhostnameOverride: no\n",
+        );
+        assert!(oddities.is_empty());
+        assert!(c.enable_profiling && c.conntrack.tcp_be_liberal);
+        assert_eq!((c.oom_score_adj, c.conntrack.min), (Some(-5), Some(1000)));
+        assert_eq!(c.iptables.localhost_node_ports, Some(false));
+        assert_eq!((c.feature_gates["A"], c.feature_gates["B"]), (false, true));
+        assert_eq!((c.client_connection.qps, c.client_connection.burst), (2.0, 7));
+        assert_eq!(c.hostname_override, "no");
     }
 
     #[test]
