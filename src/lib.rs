@@ -12,6 +12,7 @@ pub mod http;
 pub mod intake;
 pub mod kernel;
 pub mod localhost;
+pub mod manifests;
 pub mod metrics;
 pub mod model;
 pub mod plan;
