@@ -4,7 +4,9 @@
 
 pub mod addresses;
 pub mod conntrack;
+mod datagram;
 pub mod fake;
+pub mod leftovers;
 pub mod nft;
 pub mod sysctl;
 

@@ -2,5 +2,6 @@
 
 mod addresses;
 mod conntrack;
+mod leftovers;
 mod localhost;
 mod netns;

@@ -7,9 +7,10 @@
 
 use super::dump::Dumper;
 use super::{AddressError, LocalAddresses};
-use netlink_packet_core::NetlinkBuffer;
+use crate::kernel::datagram::messages;
 use netlink_packet_route::route::{RouteHeader, RouteType};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -34,7 +35,7 @@ const GROUPS: [u32; 5] = [
 
 /// Receive buffer for events, in bytes: about a thousand events before one is lost, which is
 /// harmless but costs a dump.
-const RECEIVE_BUFFER: libc::c_int = 1024 * 1024;
+const RECEIVE_BUFFER: usize = 1024 * 1024;
 /// When the next attempt is made after a dump failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -78,7 +79,9 @@ impl Drop for AddressWatch {
 
 fn open_events() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in GROUPS {
         socket.add_membership(group)?;
@@ -173,21 +176,12 @@ impl<F: FnMut(LocalAddresses)> Follower<F> {
 /// Whether one of the messages of a datagram is about an address, a route of type local or the end
 /// of an interface.
 fn concerns_local_addresses(datagram: &[u8]) -> bool {
-    let mut rest = datagram;
-    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-        let relevant = match message.message_type() {
-            libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_DELLINK => true,
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => RouteHeader::parse(message.payload())
-                .is_ok_and(|header| header.kind == RouteType::Local),
-            _ => false,
-        };
-        if relevant {
-            return true;
-        }
-        let length = (message.length() as usize).next_multiple_of(4);
-        rest = rest.get(length..).unwrap_or_default();
-    }
-    false
+    messages(datagram).any(|message| match message.message_type() {
+        libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_DELLINK => true,
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => RouteHeader::parse(message.payload())
+            .is_ok_and(|header| header.kind == RouteType::Local),
+        _ => false,
+    })
 }
 
 enum Wake {

@@ -4,9 +4,10 @@ use super::ConntrackError;
 use super::entry::{CTA_TUPLE_ORIG, Entry, Flow};
 use super::filter::DumpFilter;
 use crate::family::Family;
+use crate::kernel::datagram::{error_code, messages};
 use netlink_packet_core::{
     DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
-    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla,
+    NLMSG_ERROR, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla,
 };
 use netlink_packet_netfilter::conntrack::{
     ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol, Tuple,
@@ -302,25 +303,34 @@ fn nested<T: Nla>(kind: u16, attributes: &[T]) -> DefaultNla {
     DefaultNla::new(kind | NLA_F_NESTED, value)
 }
 
-/// The messages of a datagram.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let message = NetlinkBuffer::new_checked(rest).ok()?;
-        let length = (message.length() as usize).next_multiple_of(4);
-        rest = rest.get(length..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-/// The errno in the payload of NLMSG_ERROR or NLMSG_DONE, positive; 0 for success.
-fn error_code(payload: &[u8]) -> i32 {
-    payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes).abs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_is_nested_attributes_of_the_wanted_values() {
+        let filter = DumpFilter {
+            family: Family::V4,
+            port: Some(53),
+            address: Some([10, 96, 0, 10].into()),
+        };
+        let attributes = filter_attributes(&filter);
+        let mut bytes = vec![0; attributes.as_slice().buffer_len()];
+        attributes.as_slice().emit(&mut bytes);
+        // The kernel answers EINVAL when CTA_FILTER lacks the nested flag (0x80 in byte 3).
+        #[rustfmt::skip]
+        let expected = [
+            36, 0, 1, 0x80, // CTA_TUPLE_ORIG
+                12, 0, 1, 0x80, 8, 0, 2, 0, 10, 96, 0, 10, // CTA_TUPLE_IP, CTA_IP_V4_DST
+                20, 0, 2, 0x80, 5, 0, 1, 0, 17, 0, 0, 0, // CTA_TUPLE_PROTO, CTA_PROTO_NUM
+                    6, 0, 3, 0, 0, 53, 0, 0, // CTA_PROTO_DST_PORT
+            20, 0, 25, 0x80, // CTA_FILTER
+                8, 0, 1, 0, 0b10_1010, 0, 0, 0, 8, 0, 2, 0, 0, 0, 0, 0,
+        ];
+        if cfg!(target_endian = "little") {
+            assert_eq!(bytes, expected);
+        }
+    }
 
     fn found(dumped: usize, interrupted: bool) -> Found {
         Found { dumped, stale: Vec::new(), interrupted }

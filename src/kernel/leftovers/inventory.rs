@@ -1,0 +1,155 @@
+//! What is there: tables, chains of the iptables tables, and the jumps between them.
+//!
+//! Rules are read with a walker that looks for jumps only, so that a kind of expression that is new
+//! does no harm.
+
+use super::LeftoversError;
+use super::batch::Batches;
+use super::names::{IPTABLES_TABLES, NFTABLES_TABLE, is_kube_proxys};
+use crate::family::Family;
+use crate::ruleset::netlink::numbers::{self, LIST_ELEMENT, element, rule, verdict};
+use crate::ruleset::netlink::walk::{attributes, number, string};
+use rustables::query::get_list_of_objects;
+use rustables::{Chain, Rule, Table};
+use std::collections::BTreeSet;
+
+/// `NFTA_RULE_HANDLE`, `NFTA_IMMEDIATE_DATA` of linux/netfilter/nf_tables.h.
+const RULE_HANDLE: u16 = 3;
+const IMMEDIATE_DATA: u16 = 2;
+
+/// Bytes of the header of a message.
+const NETLINK_HEADER: usize = 16;
+
+/// A chain of an iptables table. The table is one of `IPTABLES_TABLES`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ChainName {
+    pub(super) family: Family,
+    pub(super) table: &'static str,
+    pub(super) chain: String,
+}
+
+/// A rule that jumps or goes to another chain of its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Jump {
+    pub(super) from: ChainName,
+    /// The kernel's number of the rule.
+    pub(super) handle: u64,
+    pub(super) to: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Inventory {
+    /// The families in which upstream's nftables table exists.
+    pub(super) tables: Vec<Family>,
+    /// Chains, and whether each is a base chain.
+    pub(super) chains: Vec<(ChainName, bool)>,
+    pub(super) jumps: Vec<Jump>,
+}
+
+impl Inventory {
+    /// Lists everything. An error EINTR means that something changed meanwhile.
+    pub(super) fn read(kernel: &mut Batches) -> Result<Inventory, LeftoversError> {
+        let mut inventory = Inventory::default();
+        let list = |what| move |source| LeftoversError::List { what, source };
+        let request =
+            |sequence| get_list_of_objects::<Table>(libc::NFT_MSG_GETTABLE as u16, sequence, None);
+        kernel
+            .dump(request, |family, attributes| inventory.add_table(family, attributes))
+            .map_err(list("nftables tables"))?;
+        let request =
+            |sequence| get_list_of_objects::<Chain>(libc::NFT_MSG_GETCHAIN as u16, sequence, None);
+        kernel
+            .dump(request, |family, attributes| inventory.add_chain(family, attributes))
+            .map_err(list("nftables chains"))?;
+        let owned = inventory.chains.iter().filter(|(name, _)| is_kube_proxys(&name.chain));
+        let tables: BTreeSet<_> = owned.map(|(name, _)| (name.family, name.table)).collect();
+        for (family, table) in tables {
+            let filter = Rule::default().with_table(table);
+            let request = |sequence| {
+                let request =
+                    get_list_of_objects(libc::NFT_MSG_GETRULE as u16, sequence, Some(&filter));
+                // For all families the kernel would stop after the first table of this name.
+                request.map(|request| of_family(request, family))
+            };
+            kernel
+                .dump(request, |family, attributes| inventory.add_rule(family, attributes))
+                .map_err(list("nftables rules"))?;
+        }
+        Ok(inventory)
+    }
+
+    fn add_table(&mut self, family: Family, bytes: &[u8]) {
+        let name = attributes(bytes).find(|(kind, _)| *kind == numbers::table::NAME);
+        if name.is_some_and(|(_, name)| string(name) == NFTABLES_TABLE) {
+            self.tables.push(family);
+        }
+    }
+
+    fn add_chain(&mut self, family: Family, bytes: &[u8]) {
+        let (mut table, mut chain, mut base) = (None, None, false);
+        for (kind, value) in attributes(bytes) {
+            match kind {
+                numbers::chain::TABLE => table = iptables_table(string(value)),
+                numbers::chain::NAME => chain = Some(string(value).to_owned()),
+                numbers::chain::HOOK => base = true,
+                _ => {}
+            }
+        }
+        if let (Some(table), Some(chain)) = (table, chain) {
+            self.chains.push((ChainName { family, table, chain }, base));
+        }
+    }
+
+    fn add_rule(&mut self, family: Family, bytes: &[u8]) {
+        let (mut table, mut chain, mut handle, mut expressions) = (None, None, None, None);
+        for (kind, value) in attributes(bytes) {
+            match kind {
+                rule::TABLE => table = iptables_table(string(value)),
+                rule::CHAIN => chain = Some(string(value)),
+                RULE_HANDLE => {
+                    handle = value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+                }
+                rule::EXPRESSIONS => expressions = Some(value),
+                _ => {}
+            }
+        }
+        let (Some(table), Some(chain), Some(handle)) = (table, chain, handle) else { return };
+        for to in targets(expressions.unwrap_or_default()) {
+            let from = ChainName { family, table, chain: chain.to_owned() };
+            self.jumps.push(Jump { from, handle, to: to.to_owned() });
+        }
+    }
+}
+
+/// Limits a request to a family: the first byte after the netlink header.
+fn of_family(mut request: Vec<u8>, family: Family) -> Vec<u8> {
+    request[NETLINK_HEADER] = match family {
+        Family::V4 => numbers::IPV4,
+        Family::V6 => numbers::IPV6,
+    };
+    request
+}
+
+/// The table's name, if it is one of those with leftovers.
+fn iptables_table(name: &str) -> Option<&'static str> {
+    IPTABLES_TABLES.into_iter().find(|table| *table == name)
+}
+
+/// The chains that an expression list jumps or goes to.
+fn targets(expressions: &[u8]) -> impl Iterator<Item = &str> {
+    attributes(expressions).filter(|(kind, _)| *kind == LIST_ELEMENT).filter_map(
+        |(_, expression)| {
+            let find = |bytes, wanted| {
+                attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+            };
+            if string(find(expression, rule::EXPRESSION_NAME)?) != "immediate" {
+                return None;
+            }
+            let data = find(find(expression, rule::EXPRESSION_DATA)?, IMMEDIATE_DATA)?;
+            let verdict = find(data, element::VERDICT)?;
+            let code = number(find(verdict, element::VERDICT_CODE)?).ok()?;
+            let jumps = code == verdict::JUMP || code == verdict::GOTO;
+            jumps.then_some(string(find(verdict, element::VERDICT_CHAIN)?))
+        },
+    )
+}
