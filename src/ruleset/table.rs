@@ -282,12 +282,13 @@ impl Table {
         {
             operations.push(Operation::FlushChain(name));
         }
+        // Rules lead to sets, and verdicts in sets lead to chains.
+        operations.extend(self.removed_sets.iter().map(|name| Operation::DeleteSet(name)));
         for (name, before) in &touched {
             if !matches!(before, KernelChain::Absent) && !self.chains.contains_key(*name) {
                 operations.push(Operation::DeleteChain(name));
             }
         }
-        operations.extend(self.removed_sets.iter().map(|name| Operation::DeleteSet(name)));
     }
 
     /// Additions come last, and what is used before its users.

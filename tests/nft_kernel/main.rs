@@ -1,6 +1,7 @@
 //! Tables of the ruleset library in a real kernel, each test in network namespaces of its own.
 
 mod commit;
+mod errors;
 #[allow(dead_code)]
 #[path = "../kernel_side/netns.rs"]
 mod netns;

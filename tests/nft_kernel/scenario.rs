@@ -38,6 +38,11 @@ fn family_match(family: Family) -> Statement {
     }
 }
 
+/// `goto CHAIN`, as map data.
+pub fn goto(chain: &str) -> Value {
+    Value::verdict(Verdict::Goto(chain.into()), None)
+}
+
 /// The map and the chains of one Service with ClientIP affinity.
 pub fn affinity(table: &mut Table, family: Family, name: &str) {
     let (address, digit) = match family {
