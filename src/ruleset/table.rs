@@ -6,7 +6,7 @@
 //! refused transaction, [`Table::adopt`] compares with a [`Snapshot`] of it.
 
 use super::netlink::SnapshotChain;
-use super::{Chain, Key, Operation, Set, Transaction, Value};
+use super::{Chain, Key, Operation, Rule, Set, Transaction, Value};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,6 +55,8 @@ enum KernelChain {
     /// The chain, with some other rules.
     Different,
 }
+
+static DIFFERENT: KernelChain = KernelChain::Different;
 
 /// The desired state of a table in family inet.
 #[derive(Debug)]
@@ -365,8 +367,26 @@ impl Table {
             })
             .map(|(name, before)| (&**name, before))
             .collect();
+        touched.extend(self.users_of_replaced_sets().map(|chain| (&*chain.name, &DIFFERENT)));
         touched.sort_unstable_by_key(|(name, _)| (self.chain_order.get(*name), *name));
         touched
+    }
+
+    /// Chains that stay as they are, but for a set that their rules look into: it is deleted and added
+    /// again, so they have to let go of it and take it up again.
+    fn users_of_replaced_sets(&self) -> impl Iterator<Item = &Chain> {
+        let is_replaced =
+            |set: &Arc<str>| self.removed_sets.contains(set) && self.set_ids.contains_key(set);
+        let any = self.removed_sets.iter().any(is_replaced);
+        let chains = any.then(|| self.chains.values()).into_iter().flatten();
+        chains.filter(move |chain| {
+            let stays = match self.touched_chains.get(&chain.name) {
+                None => true,
+                Some(KernelChain::Present(before)) => before == *chain,
+                Some(KernelChain::Absent | KernelChain::Different) => false,
+            };
+            stays && chain.rules.iter().flat_map(Rule::sets).any(is_replaced)
+        })
     }
 
     /// The kernel has taken [`Table::changes`].

@@ -47,8 +47,7 @@ fn an_element_that_is_there_with_other_data() {
         let mut elements: Vec<(&Key, &Value)> = keys.iter().map(|key| (key, &value)).collect();
         elements.insert(4321, (&bad, &value));
         let operations = vec![Operation::AddElements { set, elements }];
-        let refusal =
-            first_refusal(nft.commit(&Transaction { table: "kube-proxy", operations }));
+        let refusal = first_refusal(nft.commit(&Transaction { table: "kube-proxy", operations }));
         assert_eq!(refusal.cause, Cause::Exists);
         assert_eq!(refusal.set.as_deref(), Some("service-ips4"));
         assert_eq!(refusal.key, Some(bad));
@@ -86,10 +85,7 @@ fn overlapping_ranges() {
         let refusal = first_refusal(nft.commit(&table.changes()));
         assert_eq!(refusal.cause, Cause::Exists);
         assert_eq!(refusal.key, Some(network("10.1.0.0/16")));
-        assert_eq!(
-            refusal.operation,
-            "add element inet kube-proxy pod-sources4 { 10.1.0.0/16 }"
-        );
+        assert_eq!(refusal.operation, "add element inet kube-proxy pod-sources4 { 10.1.0.0/16 }");
     });
 }
 
@@ -100,8 +96,7 @@ fn a_deleted_element_that_is_not_there() {
         let set = table.set(table.set_id("cluster-endpoints4").unwrap()).unwrap();
         let key = Key(vip(1, 80).0.iter().copied().chain([0; 4]).collect());
         let operations = vec![Operation::DeleteElements { set, keys: vec![&key] }];
-        let refusal =
-            first_refusal(nft.commit(&Transaction { table: "kube-proxy", operations }));
+        let refusal = first_refusal(nft.commit(&Transaction { table: "kube-proxy", operations }));
         assert_eq!(refusal.cause, Cause::NotFound);
         assert_eq!(
             refusal.operation,
@@ -152,8 +147,7 @@ fn a_rule_that_leads_nowhere_and_one_whose_set_is_not_there() {
         table.set_chain(chain);
         let refusal = first_refusal(nft.commit(&table.changes()));
         assert_eq!(
-            refusal.operation,
-            "add rule inet kube-proxy services jump nowhere",
+            refusal.operation, "add rule inet kube-proxy services jump nowhere",
             "{refusal}"
         );
     });
@@ -164,9 +158,9 @@ fn a_circle_of_chains() {
     in_namespace(|| {
         let (mut nft, mut table) = base_in_kernel();
         let mut chain = table.chain("masquerade-cluster-ip").unwrap().clone();
-        chain.rules.push(Rule::new(vec![Statement::Verdict(
-            kube_proxy::ruleset::Verdict::Jump("masquerading".into()),
-        )]));
+        chain.rules.push(Rule::new(vec![Statement::Verdict(kube_proxy::ruleset::Verdict::Jump(
+            "masquerading".into(),
+        ))]));
         table.set_chain(chain);
         let error = nft.commit(&table.changes()).unwrap_err();
         let Error::Refused(refusals) = &error else { panic!("{error}") };
@@ -216,7 +210,8 @@ fn without_the_right_to_change_nftables() {
         let (table, _) = base::table();
         let mut nft = Nft::open().unwrap();
         // The kernel asks for CAP_NET_ADMIN at every message, of this thread.
-        let (header, mut data) = (CapabilityHeader { version: 0x2008_0522, pid: 0 }, [[0_u32; 3]; 2]);
+        let (header, mut data) =
+            (CapabilityHeader { version: 0x2008_0522, pid: 0 }, [[0_u32; 3]; 2]);
         // SAFETY: both point to what capget(2) and capset(2) ask for.
         unsafe {
             assert_eq!(libc::syscall(libc::SYS_capget, &header, &mut data), 0);

@@ -5,7 +5,7 @@ use kube_proxy::ruleset::{
     Chain, Constant, Data, DataType, Expression, Key, Rule, Set, SetData, SetFlags, Statement,
     Table, Value, Verdict,
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -152,4 +152,23 @@ pub fn fill(table: &mut Table) {
         insert("allowed-sources4", key, Value::Member);
     }
     affinity(table, Family::V4, "shop/cart/tcp/http");
+}
+
+/// That many elements: frontends with ten endpoints each.
+pub fn fill_slots(table: &mut Table, elements: u32) {
+    table.set_chain(Chain::regular("cluster-10", vec![]));
+    let frontends = table.set_id("service-ips4").unwrap();
+    let slots = table.set_id("cluster-endpoints4").unwrap();
+    for service in 0..elements.div_ceil(11) {
+        let address = IpAddr::from(Ipv4Addr::from(0x0a60_0000 + service));
+        let key = || Key::builder().address(address).protocol(6).port(80);
+        let comment = Some(format!("namespace/service-{service}:http").into());
+        let verdict = Verdict::Goto("cluster-10".into());
+        table.insert(frontends, key().build(), Value::verdict(verdict, comment));
+        for slot in 0..10 {
+            let endpoint = Ipv4Addr::from(0x0af4_0000 + service * 10 + slot);
+            let data = Value::Data(Data::address_port(endpoint.into(), 8080));
+            table.insert(slots, key().slot(slot).build(), data);
+        }
+    }
 }

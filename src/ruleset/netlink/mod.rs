@@ -11,6 +11,8 @@ mod expressions;
 pub mod numbers;
 mod place;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod userdata;
 pub mod walk;
 mod writer;

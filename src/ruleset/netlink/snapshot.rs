@@ -2,7 +2,7 @@
 
 use super::expressions::{ANONYMOUS_SET, compile};
 use super::numbers::rule as number;
-use super::walk::{attributes, string};
+use super::walk::{self, attributes, string};
 use super::writer::Writer;
 use crate::ruleset::{BaseChain, Chain, Rule};
 use hashbrown::HashMap;
@@ -51,7 +51,7 @@ impl SnapshotChain {
                 self.anonymous_sets.get(name).is_some_and(|there| *there == sorted(protocols))
             })
         };
-        let mut there = attributes(there);
+        let mut there = attributes(there).filter(|(_, expression)| !does_nothing(expression));
         let all = attributes(&ours).all(|(_, expression)| {
             there.next().is_some_and(|(_, there)| same(expression, there, &mut same_set))
         });
@@ -72,6 +72,19 @@ fn emit(rule: &Rule) -> Vec<u8> {
         writer.emit(&expression);
     }
     writer.0
+}
+
+/// Whether an expression is what nft, but not this library, puts before the lookup of a protocol number
+/// in concatenated intervals: the conversion of half a word.
+fn does_nothing(expression: &[u8]) -> bool {
+    /// `NFTA_BYTEORDER_LEN`, `NFTA_BYTEORDER_SIZE`
+    const LEN: u16 = 4;
+    const SIZE: u16 = 5;
+    let part = |bytes, wanted| attributes(bytes).find(|(kind, _)| *kind == wanted);
+    let name = part(expression, number::EXPRESSION_NAME);
+    let data = part(expression, number::EXPRESSION_DATA).map_or(&[][..], |(_, data)| data);
+    let value = |kind| part(data, kind).and_then(|(_, value)| walk::number(value).ok());
+    name.is_some_and(|(_, name)| string(name) == "byteorder") && value(LEN) < value(SIZE)
 }
 
 /// Compares one expression with what is there.
