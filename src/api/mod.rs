@@ -30,10 +30,11 @@ pub use events::{Event, EventSeverity, EventWriter, Regarding};
 use crate::intake::Options as IntakeOptions;
 use crate::model::Change;
 use kind::{EndpointSlices, Nodes, ServiceCidrs, Services};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
 use tokio::task::JoinSet;
-use watch::Watch;
+use watch::{Done, Watch};
 
 /// What the source says.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,31 +54,43 @@ pub type Sink = Arc<dyn Fn(Notice) + Send + Sync>;
 pub struct Options {
     /// Name of this node; its Node object is watched.
     pub node_name: String,
-    /// Whether [`Notice::Complete`] also waits for the list of this Node (which may be empty).
-    pub wait_for_node: bool,
+    /// How long [`Notice::Complete`] also waits for the list of this Node (which may be empty), where
+    /// that can be read at all; zero: not.
+    pub wait_for_node: Duration,
     pub intake: IntakeOptions,
 }
 
-/// Starts the watches as tokio tasks; they end when the returned set is dropped.
+/// Starts the watches as tokio tasks, which end when the returned set is dropped. By themselves they
+/// never end: one that does has panicked.
 pub fn watch(connection: &Connection, options: &Options, sink: Sink) -> JoinSet<()> {
-    let waiting = Arc::new(AtomicUsize::new(2 + usize::from(options.wait_for_node)));
-    let counted = || -> Box<dyn FnOnce() + Send> {
-        let (waiting, sink) = (waiting.clone(), sink.clone());
-        Box::new(move || {
+    let waiting = Arc::new(AtomicUsize::new(3));
+    let done = {
+        let sink = sink.clone();
+        move || {
             if waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
                 sink(Notice::Complete);
             }
-        })
+        }
     };
-    let uncounted = || -> Box<dyn FnOnce() + Send> { Box::new(|| {}) };
+    let counted = || -> Done { Box::new(done.clone()) };
+    // The Node counts once: when it is listed, or when it has been waited for long enough.
+    let node_once = Once::new();
+    let node_listed: Arc<dyn Fn() + Send + Sync> = {
+        let done = done.clone();
+        Arc::new(move || node_once.call_once(&done))
+    };
+    let (patience, too_late) = (options.wait_for_node, node_listed.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(patience).await;
+        too_late();
+    });
     let (connection, intake) = (connection.clone(), options.intake);
     let node = Nodes { name: options.node_name.clone() };
-    let node_done = if options.wait_for_node { counted() } else { uncounted() };
     let (c, s) = (|| connection.clone(), || sink.clone());
     let mut tasks = JoinSet::new();
     // The small lists first: the drop rule and the detector then come with the first commit.
-    tasks.spawn(Watch::new(ServiceCidrs, c(), intake, s(), uncounted()).run());
-    tasks.spawn(Watch::new(node, c(), intake, s(), node_done).run());
+    tasks.spawn(Watch::new(ServiceCidrs, c(), intake, s(), Box::new(|| {})).run());
+    tasks.spawn(Watch::new(node, c(), intake, s(), Box::new(move || node_listed())).run());
     tasks.spawn(Watch::new(Services, c(), intake, s(), counted()).run());
     tasks.spawn(Watch::new(EndpointSlices, c(), intake, s(), counted()).run());
     tasks

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// One answer of the server.
@@ -86,6 +87,14 @@ struct Source {
 
 impl Source {
     fn start(services: &Arc<Script>, slices: &Arc<Script>) -> Source {
+        Source::start_waiting(services, slices, Duration::ZERO)
+    }
+
+    fn start_waiting(
+        services: &Arc<Script>,
+        slices: &Arc<Script>,
+        wait_for_node: Duration,
+    ) -> Source {
         let (services, slices) = (services.clone(), slices.clone());
         let server = tower::service_fn(move |request: Request<Body>| {
             let query = request.uri().query().unwrap_or_default().to_owned();
@@ -101,7 +110,7 @@ impl Source {
         let sink: Sink = Arc::new(move |notice| drop(sender.send(notice)));
         let options = Options {
             node_name: "worker-1".to_owned(),
-            wait_for_node: false,
+            wait_for_node,
             intake: IntakeOptions::default(),
         };
         Source { notices, _tasks: watch(&connection, &options, sink) }
@@ -323,4 +332,12 @@ async fn one_unreadable_object_does_not_hold_up_the_others() {
     ])]);
     let mut source = Source::start(&services, &Script::new([]));
     assert_eq!(source.next().await, ["+a", "+b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_be_read_is_waited_for_in_vain() {
+    let start = tokio::time::Instant::now();
+    let mut source = Source::start_waiting(&no_slices(), &no_slices(), Duration::from_secs(30));
+    assert_eq!(source.next().await, ["complete"]);
+    assert_eq!(start.elapsed().as_secs(), 30);
 }

@@ -44,12 +44,15 @@ const SHORT: Duration = Duration::from_secs(1);
 /// How often a kind that the server lacks is asked for.
 const MISSING: Duration = Duration::from_secs(60);
 
-/// Follows one kind until the process ends. `complete` is called once, after the first complete list.
+/// Called once, after the first complete list.
+pub type Done = Box<dyn FnOnce() + Send>;
+
+/// Follows one kind until the process ends.
 pub struct Watch<K: Kind> {
     kind: K,
     connection: Connection,
     sink: Sink,
-    complete: Option<Box<dyn FnOnce() + Send>>,
+    complete: Option<Done>,
     intake: Intake,
     reporter: Reporter,
     known: Known,
@@ -99,7 +102,7 @@ impl<K: Kind> Watch<K> {
         connection: Connection,
         intake: IntakeOptions,
         sink: Sink,
-        complete: Box<dyn FnOnce() + Send>,
+        complete: Done,
     ) -> Self {
         Watch {
             kind,

@@ -216,20 +216,38 @@ impl Cluster {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
-    /// A token for the ServiceAccount `kube-system/kube-proxy`, from the TokenRequest API.
-    pub fn proxy_token(&self) -> String {
+    /// A token for the ServiceAccount `kube-system/kube-proxy`, from the TokenRequest API. It is bound to a
+    /// Secret, as those of pods are to the pod, so that it can be revoked.
+    pub fn proxy_token(&self) -> Token {
+        let secrets = "/api/v1/namespaces/kube-system/secrets";
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"generateName": "token-"}});
+        let secret =
+            self.post(secrets, &secret)["metadata"]["name"].as_str().expect("a name").to_owned();
         let path = "/api/v1/namespaces/kube-system/serviceaccounts/kube-proxy/token";
-        let body = json!({
+        let request = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-            "spec": {"expirationSeconds": 3600},
+            "spec": {
+                "expirationSeconds": 3600,
+                "boundObjectRef": {"apiVersion": "v1", "kind": "Secret", "name": secret},
+            },
         });
-        let answer: Value = self.with(async |client| {
+        let answer = self.post(path, &request);
+        Token { text: answer["status"]["token"].as_str().expect("a token").to_owned(), secret }
+    }
+
+    /// Makes a token worthless.
+    pub fn revoke(&self, token: &Token) {
+        self.kubectl(&["-n", "kube-system", "delete", "secret", &token.secret]);
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        self.with(async |client| {
             let request = Request::builder().method(Method::POST).uri(path);
             let request = request.header(header::CONTENT_TYPE, "application/json");
             let request = request.body(body.to_string().into_bytes()).expect("a request");
             client.request(request).await.unwrap_or_else(|error| panic!("POST {path}: {error}"))
-        });
-        answer["status"]["token"].as_str().expect("a token").to_owned()
+        })
     }
 
     /// Runs kubectl as administrator and returns what it prints; panics when it fails.
@@ -249,6 +267,13 @@ impl Cluster {
         let config = kubeconfig(&self.url(), &self.ca_file(), &json!({"token": ADMIN}));
         fs::write(self.directory().join("admin.kubeconfig"), config.to_string()).expect("write");
     }
+}
+
+/// A ServiceAccount's token.
+pub struct Token {
+    pub text: String,
+    /// The Secret that it is bound to.
+    secret: String,
 }
 
 /// A kubeconfig; JSON is YAML.

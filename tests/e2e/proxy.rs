@@ -1,6 +1,6 @@
 //! The program under test, on a node of the lab, as the DaemonSet of `deploy/` would run it.
 
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, PATIENCE, Token};
 use crate::lab::Machine;
 use crate::process::Process;
 use serde_json::Value;
@@ -20,7 +20,8 @@ const MOUNTS: [(&str, &str); 2] = [
 /// A running kube-proxy.
 pub struct Proxy {
     process: Process,
-    pub directory: PathBuf,
+    directory: PathBuf,
+    token: Token,
 }
 
 impl Proxy {
@@ -42,7 +43,8 @@ impl Proxy {
             fs::write(directory.join("configuration").join(file), text).expect("write");
         }
         fs::copy(cluster.ca_file(), directory.join("serviceaccount/ca.crt")).expect("copy");
-        write_token(&directory, &cluster.proxy_token());
+        let token = cluster.proxy_token();
+        write_token(&directory, &token);
         let daemon_set = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy";
         let daemon_set = cluster.get(daemon_set);
         let pod = &daemon_set["spec"]["template"]["spec"];
@@ -60,7 +62,7 @@ impl Proxy {
         for container in pod["initContainers"].as_array().into_iter().flatten() {
             run(container, "set-up").assert_success();
         }
-        Proxy { process: run(&pod["containers"][0], "kube-proxy"), directory }
+        Proxy { process: run(&pod["containers"][0], "kube-proxy"), directory, token }
     }
 
     /// Panics when the program has ended.
@@ -87,9 +89,11 @@ impl Proxy {
         }
     }
 
-    /// Gives the program another token.
-    pub fn replace_token(&self, token: &str) {
-        write_token(&self.directory, token);
+    /// Gives the program another token, as kubelet does in time, and revokes the one before.
+    pub fn replace_token(&mut self, cluster: &Cluster) {
+        let old = std::mem::replace(&mut self.token, cluster.proxy_token());
+        write_token(&self.directory, &self.token);
+        cluster.revoke(&old);
     }
 
     /// Ends it as kubelet does.
@@ -98,10 +102,10 @@ impl Proxy {
     }
 }
 
-fn write_token(directory: &Path, token: &str) {
+fn write_token(directory: &Path, token: &Token) {
     let file = directory.join("serviceaccount/token");
     let new = file.with_extension("new");
-    fs::write(&new, token).and_then(|()| fs::rename(&new, &file)).expect("write the token");
+    fs::write(&new, &token.text).and_then(|()| fs::rename(&new, &file)).expect("write the token");
 }
 
 /// A command that starts a program as root with only the capabilities of a container.

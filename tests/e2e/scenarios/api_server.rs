@@ -18,14 +18,16 @@ fn remove(world: &World, name: &str) {
     world.cluster.delete(&slice::<&str>(name, name, &[]));
 }
 
-/// While it is away the last state is served, and what happens after is seen. Its new process takes
-/// no token of before: the one that the proxy started with has been revoked.
+/// While it is away the last state is served, and what happens after is seen. The token with which the
+/// proxy started has been replaced and revoked meanwhile.
 pub fn may_go_away(world: &mut World) {
     world.need_proxy();
     let vip = serve(world, "lasting", "a");
     let World { lab, cluster, proxy, .. } = world;
     let reached = |pod: &str| Outcome::reached(pod, lab.v4("b"));
     eventually(&reached("a"), || lab.from("b").tcp(vip));
+    let proxy = proxy.as_mut().expect("started");
+    proxy.replace_token(cluster);
     let target = format!("{}:80", vip.0);
     let (report, ()) = Load::during(&lab.from("b"), &target, 2, |load| {
         cluster.stop_api();
@@ -34,7 +36,6 @@ pub fn may_go_away(world: &mut World) {
         load.wait_for(50);
     });
     report.assert_no_loss();
-    let proxy = proxy.as_mut().expect("started");
     proxy.assert_running();
     cluster.apply(&slice("lasting", "lasting", &[(lab.v4("c"), "remote")]));
     eventually(&reached("c"), || lab.from("b").tcp(vip));

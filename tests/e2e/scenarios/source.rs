@@ -75,7 +75,7 @@ pub fn protobuf_and_json_say_the_same(world: &mut World) {
         };
         let watched = Options {
             node_name: "encodings".to_owned(),
-            wait_for_node: true,
+            wait_for_node: std::time::Duration::from_secs(30),
             intake: intake::Options::default(),
         };
         world.lab.node().namespace.run(|| {
