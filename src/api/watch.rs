@@ -247,7 +247,10 @@ impl<K: Kind> Watch<K> {
                 let Some(frame) = frames.ready() else { break };
                 self.event(encoding, &frame?, &mut listing)?;
             }
-            self.flush();
+            // Nobody waits for half a list.
+            if !listing || self.batch.len() >= BATCH {
+                self.flush();
+            }
         }
         Ok(useful)
     }
