@@ -51,6 +51,8 @@ pub struct FamilySets {
     pub hairpin: SetId,
     pub restricted_services: SetId,
     pub allowed_sources: SetId,
+    pub localhost_ips: SetId,
+    pub localhost_nodeports: SetId,
 }
 
 /// All fixed sets and maps.
@@ -181,6 +183,8 @@ fn add_family_sets(table: &mut Table, family: Family) -> FamilySets {
         hairpin: add("hairpin", &[address, address], false),
         restricted_services: add("restricted-services", &vip, false),
         allowed_sources: add("allowed-sources", &[address, InetProto, InetService, address], true),
+        localhost_ips: add("localhost-ips", &[address], true),
+        localhost_nodeports: add("localhost-nodeports", &nodeport, false),
     }
 }
 
@@ -218,6 +222,7 @@ fn chains() -> Vec<Chain> {
         service_endpoints_check(),
         nodeport_endpoints_check(),
         cluster_ips_check(),
+        localhost_check(),
         masquerading(),
         affinity_record(),
         hook(
@@ -233,7 +238,11 @@ fn chains() -> Vec<Chain> {
             Filter,
             Input,
             0,
-            vec![if_new("nodeport-endpoints-check"), if_new("service-endpoints-check")],
+            vec![
+                if_new("nodeport-endpoints-check"),
+                if_new("service-endpoints-check"),
+                if_new("localhost-check"),
+            ],
         ),
         hook(
             "filter-forward",
@@ -392,6 +401,23 @@ fn cluster_ips_check() -> Chain {
     Chain::regular("cluster-ips-check", rules)
 }
 
+/// NodePorts on loopback addresses are served by a proxy in user space, for TCP only; other protocols
+/// are rejected. The sets are empty unless localhost NodePorts are asked for.
+///
+/// ```text
+/// ip daddr @localhost-ips4 meta l4proto . th dport @localhost-nodeports4 reject with icmp port-unreachable
+/// ```
+fn localhost_check() -> Chain {
+    let rule = |family| {
+        Rule::new(vec![
+            in_set(vec![Expression::DestinationAddress(family)], "localhost-ips", family),
+            in_set(nodeport_key(), "localhost-nodeports", family),
+            Statement::Reject(Reject::Family(family)),
+        ])
+    };
+    Chain::regular("localhost-check", Family::BOTH.map(rule).to_vec())
+}
+
 /// `meta l4proto { tcp, udp, sctp } ct original ip daddr . meta l4proto . ct original proto-dst`
 fn original_vip(family: Family) -> Vec<Expression> {
     vec![
@@ -489,6 +515,7 @@ impl FamilySets {
             self.nodeport_local_endpoints,
             self.masquerade_always_nodeports,
             self.masquerade_from_node_nodeports,
+            self.localhost_nodeports,
         ]
         .contains(&set)
     }

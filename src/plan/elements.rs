@@ -1,12 +1,13 @@
 //! A frontend and its slots as elements of sets and maps.
 
+use super::affinity;
 use super::balancing::{Balancing, Kind};
 use super::base::{EXTERNAL_NONE_CHAIN, FamilySets, REJECT_CHAIN, Sets};
 use super::ports::Masquerade;
 use super::writer::ChainNames;
 use super::{Backend, Frontend, PlannedFrontend, PortPlan, Route};
-use crate::model::ObjectName;
-use crate::ruleset::{Data, Key, KeyBuilder, SetId, Value, Verdict};
+use crate::model::{ObjectName, Protocol};
+use crate::ruleset::{Key, KeyBuilder, SetId, Value, Verdict};
 
 /// The most bytes that nft shows of a comment (`NFTNL_UDATA_COMMENT_MAXLEN` in libnftnl).
 const COMMENT_MAX: usize = 128;
@@ -31,6 +32,7 @@ struct Places {
     frontends: SetId,
     short_circuit: SetId,
     no_endpoint: SetId,
+    remember: SetId,
     always: SetId,
     from_node: SetId,
     cluster_slots: SetId,
@@ -47,6 +49,7 @@ impl Places {
                 frontends: sets.service_ips,
                 short_circuit: sets.short_circuit_services,
                 no_endpoint: sets.no_endpoint_services,
+                remember: sets.remember_services,
                 always: sets.masquerade_always,
                 from_node: sets.masquerade_from_node,
                 cluster_slots: sets.cluster_endpoints,
@@ -59,6 +62,7 @@ impl Places {
                 frontends: sets.service_nodeports,
                 short_circuit: sets.short_circuit_nodeports,
                 no_endpoint: sets.no_endpoint_nodeports,
+                remember: sets.remember_nodeports,
                 always: sets.masquerade_always_nodeports,
                 from_node: sets.masquerade_from_node_nodeports,
                 cluster_slots: sets.nodeport_cluster_endpoints,
@@ -83,7 +87,10 @@ pub fn head(
     let sets = sets.of(plan.family);
     let places = Places::of(&planned.frontend, sets);
     let key = || frontend_key(&planned.frontend).build();
-    let mut to = |kind, endpoints| names.get(Balancing::new(kind, endpoints));
+    let mut to = |kind, endpoints| match plan.affinity {
+        None => names.get(Balancing::new(kind, endpoints)),
+        Some(_) => affinity::balancing_chain(service, plan, kind),
+    };
     let (cluster, local) = (plan.cluster.len(), plan.local.len());
     let mut elements = Vec::new();
     let text = comment(service, plan, &planned.frontend);
@@ -107,12 +114,24 @@ pub fn head(
             }
         }
     }
+    let has_backends = match planned.route {
+        Route::Cluster => cluster > 0,
+        Route::Local => local > 0,
+        Route::ExternalLocal => cluster + local > 0,
+        Route::Reject | Route::Drop => false,
+    };
+    if plan.affinity.is_some() && has_backends {
+        verdict(places.remember, Verdict::Goto(affinity::remember_chain(service, plan)));
+    }
     if !matches!(planned.route, Route::Reject | Route::Drop) {
         match planned.masquerade {
             Masquerade::BySource => {}
             Masquerade::Always => elements.push((places.always, key(), Value::Member)),
             Masquerade::FromNode => elements.push((places.from_node, key(), Value::Member)),
         }
+    }
+    if matches!(planned.frontend, Frontend::NodePort { .. }) && plan.protocol != Protocol::Tcp {
+        elements.push((sets.localhost_nodeports, key(), Value::Member));
     }
     if let Some(sources) = &planned.allowed_sources {
         elements.push((sets.restricted_services, key(), Value::Member));
@@ -145,11 +164,6 @@ pub fn slots<'a>(
 /// The key of a slot of a frontend.
 pub fn slot_key(frontend: &Frontend, slot: usize) -> Key {
     frontend_key(frontend).slot(slot as u32).build()
-}
-
-/// What stands in a slot.
-pub fn slot_value(backend: &Backend) -> Value {
-    Value::Data(Data::address_port(backend.address, backend.port))
 }
 
 /// The data maps that may hold slots of a frontend, cluster list first.

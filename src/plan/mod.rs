@@ -10,20 +10,27 @@
 //! * [`ports`]: what becomes of every frontend of a Service port
 //! * [`elements`]: a frontend and its slots as elements of sets and maps
 //! * [`claims`]: who serves a VIP:port that several Services want
+//! * [`affinity`]: the chains and maps of a Service port with session affinity
+//! * [`effects`]: what follows outside the table: health checks, localhost NodePorts, UDP flows
 //! * [`sources`]: local-traffic detectors as elements
 //! * [`planner`]: keeps all that and redoes only what changed
 
+mod affinity;
 pub mod balancing;
 pub mod base;
 pub mod claims;
+mod effects;
 mod elements;
 mod planner;
 mod ports;
 mod select;
 mod slots;
 mod sources;
+#[cfg(test)]
+mod tests;
 mod writer;
 
+pub use effects::{Effects, HealthCheck, LocalhostPort};
 pub use planner::{Notice, Planner};
 pub use ports::{Frontend, PlannedFrontend, PortPlan, Route};
 pub use select::{Backend, Here};

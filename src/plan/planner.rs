@@ -3,11 +3,12 @@
 use super::balancing::Balancing;
 use super::base::{self, Sets};
 use super::claims::{Claims, Rank};
+use super::effects::{Effects, HealthCheck};
 use super::writer::{ChainNames, Writer};
 use super::{Backend, Frontend, Here, PlannedFrontend, PortPlan, Settings};
-use super::{elements, ports, select, slots, sources};
+use super::{affinity, elements, ports, select, slots, sources};
 use crate::family::Family;
-use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
+use crate::model::{Change, EndpointSlice, Node, ObjectName, Protocol, Service};
 use crate::ruleset::{Data, Key, SetId, Snapshot, Table, Value};
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
@@ -69,6 +70,8 @@ pub struct Planner {
     changed: HashSet<ObjectName>,
     seeds: Seeds,
     notices: Vec<Notice>,
+    effects: Effects,
+    purges: BTreeMap<Arc<str>, Vec<Backend>>,
 }
 
 impl Planner {
@@ -90,6 +93,8 @@ impl Planner {
             changed: HashSet::new(),
             seeds: HashMap::new(),
             notices: Vec::new(),
+            effects: Effects::default(),
+            purges: BTreeMap::new(),
         };
         planner.write_sources();
         planner
@@ -240,18 +245,44 @@ impl Planner {
             })
             .collect();
         // All that goes before all that comes: a frontend may move from one Service to another.
+        let mut before = Vec::with_capacity(planned.len());
         for (name, plans) in &planned {
-            self.take_away(name, plans);
+            let entry = self.services.get_mut(name);
+            let old = entry.map(|entry| std::mem::take(&mut entry.plans)).unwrap_or_default();
+            for port in &old {
+                let new = plans.iter().find(|new| is_same_port(port, new));
+                self.take_away(name, port, new);
+            }
+            before.push(old);
         }
-        for (name, plans) in planned {
-            self.put(&name, &plans);
-            match self.services.get_mut(&name) {
-                Some(entry) if entry.is_gone() => drop(self.services.remove(&name)),
-                Some(entry) => entry.plans = plans,
-                None => {}
+        for ((name, plans), before) in planned.into_iter().zip(before) {
+            for port in &plans {
+                self.put(&name, before.iter().find(|old| is_same_port(old, port)), port);
+            }
+            let Some(entry) = self.services.get_mut(&name) else { continue };
+            self.effects.note(&name, entry.active(), &before, &plans);
+            entry.plans = plans;
+            self.note_health_check(&name);
+            if self.services[&name].is_gone() {
+                self.services.remove(&name);
             }
         }
         self.seeds = HashMap::new();
+    }
+
+    /// Counts the endpoints on this node for a health check node port: distinct addresses of ready
+    /// endpoints, over all ports and families.
+    fn note_health_check(&mut self, name: &ObjectName) {
+        let entry = &self.services[name];
+        let port = entry.active().and_then(|service| service.health_check_node_port);
+        let check = port.map(|port| {
+            let slices = entry.slices.values().flat_map(|slice| &slice.endpoints);
+            let here = slices.filter(|e| e.node_name.as_ref() == Some(&self.here.node_name));
+            let ready: HashSet<IpAddr> =
+                here.filter(|e| e.conditions.ready).map(|e| e.address).collect();
+            HealthCheck { port, local_endpoints: ready.len() }
+        });
+        self.effects.note_health_check(name, check);
     }
 
     /// Settles who serves which frontend. Services that get or lose one to a changed Service are
@@ -328,6 +359,7 @@ impl Planner {
                         Some(plan) => [plan.cluster.clone(), plan.local.clone()],
                         None => seeded(&self.seeds, &frontends, &self.sets),
                     };
+                    let is_udp = port.protocol == Protocol::Udp;
                     plans.push(PortPlan {
                         name: port.name.clone(),
                         protocol: port.protocol,
@@ -335,6 +367,8 @@ impl Planner {
                         cluster: slots::place(&cluster, &selection.cluster),
                         local: slots::place(&local, &selection.local),
                         hairpin: selection.hairpin,
+                        affinity: service.affinity,
+                        serving: if is_udp { selection.serving } else { Vec::new() },
                         frontends,
                     });
                 }
@@ -353,39 +387,27 @@ impl Planner {
         plans
     }
 
-    /// Takes away what a Service had and will not have.
-    fn take_away(&mut self, name: &ObjectName, plans: &[PortPlan]) {
-        let Some(entry) = self.services.get_mut(name) else { return };
-        let before = std::mem::take(&mut entry.plans);
-        for old in &before {
-            let new = plans.iter().find(|new| is_same_port(old, new));
-            self.take_away_port(name, old, new);
-        }
-        if let Some(entry) = self.services.get_mut(name) {
-            entry.plans = before;
-        }
-    }
-
-    fn take_away_port(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
+    /// Takes away what a port had and will not have.
+    fn take_away(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
         let sets = self.sets.of(old.family);
         for planned in &old.frontends {
-            let successor = new.and_then(|new| {
-                new.frontends.iter().find(|f| f.frontend == planned.frontend).map(|f| (new, f))
-            });
-            let heads = elements::head(name, old, planned, &self.sets, &mut self.names);
-            let kept = successor
-                .map(|(new, f)| elements::head(name, new, f, &self.sets, &mut self.names))
-                .unwrap_or_default();
-            for (set, key, _) in &heads {
-                if !kept.iter().any(|(kept_set, kept_key, _)| (kept_set, kept_key) == (set, key)) {
-                    self.writer.take(*set, key);
+            let successor = new.and_then(|new| Some((new, find(new, &planned.frontend)?)));
+            if !successor.is_some_and(|successor| is_same_head((old, planned), successor)) {
+                let heads = elements::head(name, old, planned, &self.sets, &mut self.names);
+                let kept = successor
+                    .map(|(new, f)| elements::head(name, new, f, &self.sets, &mut self.names))
+                    .unwrap_or_default();
+                for (set, key, _) in &heads {
+                    if !kept.iter().any(|(kept, kept_key, _)| (kept, kept_key) == (set, key)) {
+                        self.writer.take(*set, key);
+                    }
                 }
             }
             let kept_slots: Vec<(SetId, usize)> = successor
-                .map(|(new, f)| {
-                    elements::slots(new, f, &self.sets).map(|(s, b)| (s, b.len())).collect()
-                })
-                .unwrap_or_default();
+                .into_iter()
+                .flat_map(|(new, f)| elements::slots(new, f, &self.sets))
+                .map(|(set, backends)| (set, backends.len()))
+                .collect();
             for (set, backends) in elements::slots(old, planned, &self.sets) {
                 let kept = kept_slots.iter().find(|(s, _)| *s == set).map_or(0, |(_, len)| *len);
                 for slot in kept..backends.len() {
@@ -400,39 +422,52 @@ impl Planner {
         }
         for ip in &old.hairpin {
             if new.is_none_or(|new| new.hairpin.binary_search(ip).is_err()) {
-                self.writer
-                    .take_shared(sets.hairpin, &Key::builder().address(*ip).address(*ip).build());
+                self.writer.take_shared(sets.hairpin, &hairpin_key(*ip));
+            }
+        }
+        if old.affinity.is_some() {
+            self.take_away_affinity(name, old, new);
+        }
+    }
+
+    /// Chains and maps stay for a while, but what the maps remember goes at once.
+    fn take_away_affinity(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
+        let old = affinity::objects(name, old);
+        let new = new.map(|new| affinity::objects(name, new)).unwrap_or_default();
+        for chain in old.chains {
+            if !new.chains.iter().any(|kept| kept.name == chain.name) {
+                self.writer.retire_chain(chain.name);
+            }
+        }
+        for (set, _) in old.maps {
+            if !new.maps.iter().any(|(kept, _)| kept.name == set.name) {
+                self.purges.insert(set.name.clone(), Vec::new());
+                self.writer.retire_set(set.name);
+            }
+        }
+        for (set, keys) in old.sets {
+            let Some(id) = self.writer.table.set_id(&set.name) else { continue };
+            let kept = new.sets.iter().find(|(kept, _)| kept.name == set.name);
+            for key in keys.iter().filter(|key| kept.is_none_or(|(_, kept)| !kept.contains(key))) {
+                self.writer.take(id, key);
+            }
+            if kept.is_none() {
+                self.writer.retire_set(set.name);
             }
         }
     }
 
-    /// Puts what a Service is to have and has not.
-    fn put(&mut self, name: &ObjectName, plans: &[PortPlan]) {
-        let before = self
-            .services
-            .get_mut(name)
-            .map(|entry| std::mem::take(&mut entry.plans))
-            .unwrap_or_default();
-        for new in plans {
-            let old = before.iter().find(|old| is_same_port(old, new));
-            self.put_port(name, old, new);
+    /// Puts what a port is to have and has not.
+    fn put(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
+        let sets = *self.sets.of(new.family);
+        if new.affinity.is_some() {
+            self.put_affinity(name, old, new);
         }
-    }
-
-    fn put_port(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
-        let sets = self.sets.of(new.family);
         for planned in &new.frontends {
-            let ancestor = old.and_then(|old| {
-                old.frontends.iter().find(|f| f.frontend == planned.frontend).map(|f| (old, f))
-            });
-            let is_same = ancestor.is_some_and(|(old, f)| {
-                f == planned
-                    && (old.cluster.len(), old.local.len()) == (new.cluster.len(), new.local.len())
-            });
-            if !is_same {
-                for (set, key, value) in
-                    elements::head(name, new, planned, &self.sets, &mut self.names)
-                {
+            let ancestor = old.and_then(|old| Some((old, find(old, &planned.frontend)?)));
+            if !ancestor.is_some_and(|ancestor| is_same_head(ancestor, (new, planned))) {
+                let heads = elements::head(name, new, planned, &self.sets, &mut self.names);
+                for (set, key, value) in heads {
                     self.writer.put(set, key, value);
                 }
             }
@@ -445,7 +480,7 @@ impl Planner {
                 for (slot, backend) in backends.iter().enumerate() {
                     if there.get(slot) != Some(backend) {
                         let key = elements::slot_key(&planned.frontend, slot);
-                        self.writer.put(set, key, elements::slot_value(backend));
+                        self.writer.put(set, key, backend.to_value());
                     }
                 }
             }
@@ -457,10 +492,27 @@ impl Planner {
         }
         for ip in &new.hairpin {
             if old.is_none_or(|old| old.hairpin.binary_search(ip).is_err()) {
-                self.writer
-                    .put_shared(sets.hairpin, Key::builder().address(*ip).address(*ip).build());
+                self.writer.put_shared(sets.hairpin, hairpin_key(*ip));
             }
         }
+    }
+
+    fn put_affinity(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
+        let before = old.map(|old| affinity::objects(name, old)).unwrap_or_default();
+        let objects = affinity::objects(name, new);
+        for (map, backends) in objects.maps {
+            let there = before.maps.iter().find(|(there, _)| there.name == map.name);
+            let gone = |there: &[Backend]| there.iter().any(|backend| !backends.contains(backend));
+            if there.is_none_or(|(_, there)| gone(there)) {
+                self.purges.insert(map.name.clone(), backends);
+            }
+            self.writer.put_set(map);
+        }
+        for (set, keys) in objects.sets {
+            let id = self.writer.put_set(set);
+            keys.into_iter().for_each(|key| self.writer.put(id, key, Value::Member));
+        }
+        objects.chains.into_iter().for_each(|chain| self.writer.put_chain(chain));
     }
 
     /// Whether [`Planner::plan`] has something to do.
@@ -525,15 +577,45 @@ impl Planner {
         }
     }
 
-    /// Whether there are shared chains that nothing leads to.
-    pub fn has_idle_chains(&self) -> bool {
-        self.writer.has_idle_chains()
+    /// Whether there are chains and sets that nothing leads to.
+    pub fn has_unused(&self) -> bool {
+        self.writer.has_unused()
     }
 
     /// Deletes them.
-    pub fn delete_idle_chains(&mut self) {
-        self.writer.delete_idle_chains();
+    pub fn delete_unused(&mut self) {
+        self.writer.delete_unused();
     }
+
+    /// Affinity maps that may remember endpoints which are gone, each with the endpoints that may
+    /// stay.
+    pub fn take_purges(&mut self) -> BTreeMap<Arc<str>, Vec<Backend>> {
+        std::mem::take(&mut self.purges)
+    }
+
+    /// What follows from the plan outside the table.
+    pub fn effects(&mut self) -> &mut Effects {
+        &mut self.effects
+    }
+}
+
+/// What a port has for a frontend.
+fn find<'a>(plan: &'a PortPlan, frontend: &Frontend) -> Option<&'a PlannedFrontend> {
+    plan.frontends.iter().find(|planned| planned.frontend == *frontend)
+}
+
+/// Whether the elements of a frontend apart from its slots are the same.
+fn is_same_head(
+    (old, before): (&PortPlan, &PlannedFrontend),
+    (new, after): (&PortPlan, &PlannedFrontend),
+) -> bool {
+    before == after
+        && old.affinity.is_some() == new.affinity.is_some()
+        && (old.cluster.len(), old.local.len()) == (new.cluster.len(), new.local.len())
+}
+
+fn hairpin_key(ip: IpAddr) -> Key {
+    Key::builder().address(ip).address(ip).build()
 }
 
 fn is_same_port(a: &PortPlan, b: &PortPlan) -> bool {

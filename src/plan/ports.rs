@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a client connects to. Each belongs to one Service port at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +96,10 @@ pub struct PortPlan {
     pub local: Vec<Backend>,
     /// Addresses of endpoints that may be on this node, sorted.
     pub hairpin: Vec<IpAddr>,
+    /// Session affinity by client address, with its timeout.
+    pub affinity: Option<Duration>,
+    /// For UDP: all endpoints that serve. Flows to others are stale.
+    pub serving: Vec<Backend>,
 }
 
 /// Which lists of endpoints the ports of a Service need.

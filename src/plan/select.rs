@@ -5,6 +5,7 @@
 
 use crate::family::Family;
 use crate::model::{Endpoint, EndpointSlice, ServicePort};
+use crate::ruleset::{Data, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +14,13 @@ use std::sync::Arc;
 pub struct Backend {
     pub address: IpAddr,
     pub port: u16,
+}
+
+impl Backend {
+    /// The backend as data of a map.
+    pub fn to_value(&self) -> Value {
+        Value::Data(Data::address_port(self.address, self.port))
+    }
 }
 
 /// Where this proxy runs.

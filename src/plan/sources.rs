@@ -1,4 +1,4 @@
-//! Local-traffic detectors: who is a pod of this node, as elements.
+//! Local-traffic detectors (who is a pod of this node) and loopback addresses, as elements.
 
 use super::base::Sets;
 use crate::family::Family;
@@ -26,9 +26,11 @@ pub struct Settings {
     pub detect_local: DetectLocal,
     /// Masquerade every flow to a ClusterIP.
     pub masquerade_all: bool,
+    /// Families whose NodePorts are to be had on the loopback addresses, too.
+    pub localhost_nodeports: Vec<Family>,
 }
 
-/// The elements of the four kinds of source sets.
+/// The elements of the sets that the configuration fills.
 pub fn elements(
     settings: &Settings,
     node: Option<&Node>,
@@ -46,6 +48,8 @@ pub fn elements(
             (false, Some(pods)) => pods.clone(),
         };
         let sets = sets.of(family);
+        let localhost = settings.localhost_nodeports.contains(&family).then(|| loopback(family));
+        all.push((sets.localhost_ips, networks(localhost.as_slice())));
         all.push((sets.pod_sources, networks(&pods.unwrap_or_default())));
         all.push((sets.unmasqueraded_sources, networks(&unmasqueraded)));
     }
@@ -62,6 +66,13 @@ pub fn networks(networks: &[IpNet]) -> Vec<(Key, Value)> {
     let networks: Vec<IpNet> = networks.iter().map(IpNet::trunc).collect();
     let networks = IpNet::aggregate(&networks).into_iter();
     networks.map(|network| (Key::builder().network(network), Value::Member)).collect()
+}
+
+fn loopback(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::new_assert([127, 0, 0, 0].into(), 8),
+        Family::V6 => IpNet::new_assert(std::net::Ipv6Addr::LOCALHOST.into(), 128),
+    }
 }
 
 fn everybody(family: Family) -> IpNet {

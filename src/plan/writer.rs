@@ -2,7 +2,7 @@
 //! element leads to them, and an element that several Services want stays until the last one goes.
 
 use super::balancing::Balancing;
-use crate::ruleset::{Key, SetId, Table, Value};
+use crate::ruleset::{Chain, Key, Set, SetId, Table, Value};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,16 +14,27 @@ pub struct Writer {
     /// How many elements (and chains) lead to a balancing chain.
     chain_uses: HashMap<Balancing, u32>,
     /// Balancing chains that nothing leads to any more. They are deleted later, by
-    /// [`Writer::delete_idle_chains`]: before 6.2 the kernel refuses to delete a chain whose last
+    /// [`Writer::delete_unused`]: before 6.2 the kernel refuses to delete a chain whose last
     /// reference went a moment ago, and an endpoint that comes back needs it again.
     idle: BTreeSet<Balancing>,
+    /// Chains and sets of single Services that are not needed any more; deleted with the idle chains,
+    /// for the same reasons.
+    retired_chains: BTreeSet<Arc<str>>,
+    retired_sets: BTreeSet<Arc<str>>,
     /// How many Services want a shared element.
     wanted: HashMap<(SetId, Key), u32>,
 }
 
 impl Writer {
     pub fn new(table: Table) -> Writer {
-        Writer { table, chain_uses: HashMap::new(), idle: BTreeSet::new(), wanted: HashMap::new() }
+        Writer {
+            table,
+            chain_uses: HashMap::new(),
+            idle: BTreeSet::new(),
+            retired_chains: BTreeSet::new(),
+            retired_sets: BTreeSet::new(),
+            wanted: HashMap::new(),
+        }
     }
 
     /// Puts an element that one Service alone wants.
@@ -100,19 +111,67 @@ impl Writer {
         }
     }
 
-    /// Whether [`Writer::delete_idle_chains`] has something to do.
-    pub fn has_idle_chains(&self) -> bool {
-        !self.idle.is_empty()
+    /// Adds a chain of a single Service, or gives it other rules.
+    pub fn put_chain(&mut self, chain: Chain) {
+        self.retired_chains.remove(&chain.name);
+        let before = self.table.chain(&chain.name).map(led_to).unwrap_or_default();
+        led_to(&chain).into_iter().for_each(|chain| self.use_chain(chain));
+        before.into_iter().for_each(|chain| self.leave_chain(chain));
+        self.table.set_chain(chain);
     }
 
-    /// Deletes the balancing chains that nothing leads to.
-    pub fn delete_idle_chains(&mut self) {
+    /// Such a chain is not needed any more.
+    pub fn retire_chain(&mut self, name: Arc<str>) {
+        self.retired_chains.insert(name);
+    }
+
+    /// The set of a single Service; added if it is not there.
+    pub fn put_set(&mut self, set: Set) -> SetId {
+        self.retired_sets.remove(&set.name);
+        match self.table.set_id(&set.name) {
+            Some(id) => id,
+            None => self.table.add_set(set),
+        }
+    }
+
+    /// Such a set is not needed any more.
+    pub fn retire_set(&mut self, name: Arc<str>) {
+        self.retired_sets.insert(name);
+    }
+
+    /// Whether [`Writer::delete_unused`] has something to do.
+    pub fn has_unused(&self) -> bool {
+        !self.idle.is_empty()
+            || !self.retired_chains.is_empty()
+            || !self.retired_sets.is_empty()
+            || self.table.has_leftovers()
+    }
+
+    /// Deletes the chains and sets that nothing leads to.
+    pub fn delete_unused(&mut self) {
+        self.table.delete_leftovers();
         for chain in std::mem::take(&mut self.idle) {
             self.table.remove_chain(&chain.to_string());
             // What it led to becomes idle in turn and goes the next time.
             chain.next().into_iter().for_each(|next| self.leave_chain(next));
         }
+        for name in std::mem::take(&mut self.retired_chains) {
+            let before = self.table.chain(&name).map(led_to).unwrap_or_default();
+            self.table.remove_chain(&name);
+            before.into_iter().for_each(|chain| self.leave_chain(chain));
+        }
+        for name in std::mem::take(&mut self.retired_sets) {
+            if let Some(id) = self.table.set_id(&name) {
+                self.table.remove_set(id);
+            }
+        }
     }
+}
+
+/// The balancing chains that the rules of a chain lead to.
+fn led_to(chain: &Chain) -> Vec<Balancing> {
+    let names = chain.rules.iter().flat_map(|rule| rule.chains());
+    names.filter_map(|name| Balancing::parse(name)).collect()
 }
 
 /// The balancing chain that an element leads to.

@@ -14,6 +14,7 @@
 
 mod chain;
 mod data;
+pub mod evaluate;
 mod expression;
 pub mod netlink;
 mod rule;

@@ -73,6 +73,9 @@ pub struct Table {
     chain_order: HashMap<Arc<str>, u64>,
     next_order: u64,
     touched_chains: HashMap<Arc<str>, KernelChain>,
+    /// Chains and sets that the kernel has, from an earlier run, and nobody asked for.
+    leftover_chains: BTreeSet<Arc<str>>,
+    leftover_sets: BTreeSet<Arc<str>>,
     in_kernel: InKernel,
 }
 
@@ -97,6 +100,8 @@ impl Table {
             chain_order: HashMap::new(),
             next_order: 0,
             touched_chains: HashMap::new(),
+            leftover_chains: BTreeSet::new(),
+            leftover_sets: BTreeSet::new(),
             in_kernel: InKernel::Absent,
         }
     }
@@ -115,6 +120,10 @@ impl Table {
             new: true,
             touched: HashMap::default(),
         }));
+        if self.leftover_sets.remove(&name) {
+            // Declared by who knows whom: it goes, and this one comes.
+            self.removed_sets.insert(name.clone());
+        }
         let before = self.set_ids.insert(name.clone(), id);
         assert!(before.is_none(), "set {name} is there already");
         self.touched_sets.insert(id);
@@ -154,9 +163,11 @@ impl Table {
     }
 
     fn touch_chain(&mut self, name: Arc<str>, before: Option<Chain>) {
-        self.touched_chains
-            .entry(name)
-            .or_insert_with(|| before.map_or(KernelChain::Absent, KernelChain::Present));
+        let before = match before {
+            None if self.leftover_chains.remove(&name) => KernelChain::Different,
+            before => before.map_or(KernelChain::Absent, KernelChain::Present),
+        };
+        self.touched_chains.entry(name).or_insert(before);
     }
 
     /// Puts a value under a key.
@@ -403,13 +414,14 @@ impl Table {
     }
 
     /// Takes a snapshot for what the kernel has; None: it has no such table. Afterwards
-    /// [`Table::changes`] is the difference to the snapshot.
-    pub fn adopt(&mut self, snapshot: Option<Snapshot>) {
+    /// [`Table::changes`] is the difference to the snapshot. Returns whether that is less than the
+    /// whole table: false when the kernel has none, or one of another layout, which is replaced.
+    pub fn adopt(&mut self, snapshot: Option<Snapshot>) -> bool {
         self.forget_kernel();
-        let Some(mut snapshot) = snapshot else { return };
+        let Some(mut snapshot) = snapshot else { return false };
         if !self.fits(&snapshot) {
             self.in_kernel = InKernel::Other;
-            return;
+            return false;
         }
         self.in_kernel = InKernel::Present;
         for (index, slot) in self.sets.iter_mut().enumerate() {
@@ -421,7 +433,7 @@ impl Table {
                 }
             }
         }
-        self.removed_sets = snapshot.sets.into_keys().collect();
+        self.leftover_sets = snapshot.sets.into_keys().collect();
         for chain in self.chains.values() {
             let before = match snapshot.chains.remove(&chain.name) {
                 None => KernelChain::Absent,
@@ -433,15 +445,36 @@ impl Table {
             };
             self.touched_chains.insert(chain.name.clone(), before);
         }
-        for name in snapshot.chains.into_keys() {
+        self.leftover_chains = snapshot.chains.into_keys().collect();
+        true
+    }
+
+    /// Whether the kernel has chains or sets from an earlier run that this state does not have. They
+    /// do no harm: [`Table::changes`] leaves them alone until [`Table::delete_leftovers`].
+    pub fn has_leftovers(&self) -> bool {
+        !self.leftover_chains.is_empty() || !self.leftover_sets.is_empty()
+    }
+
+    /// Has the next [`Table::changes`] delete them. A transaction of its own is best: before 6.2 the
+    /// kernel refuses to delete what something led to a moment ago.
+    pub fn delete_leftovers(&mut self) {
+        for name in std::mem::take(&mut self.leftover_chains) {
             self.touched_chains.insert(name, KernelChain::Different);
         }
+        self.removed_sets.append(&mut self.leftover_sets);
+    }
+
+    /// Whether the kernel has the set already.
+    pub fn is_in_kernel(&self, id: SetId) -> bool {
+        self.sets[id.0 as usize].as_ref().is_some_and(|state| !state.new)
     }
 
     /// As if the kernel had nothing.
     fn forget_kernel(&mut self) {
         self.in_kernel = InKernel::Absent;
         self.removed_sets.clear();
+        self.leftover_sets.clear();
+        self.leftover_chains.clear();
         for (index, slot) in self.sets.iter_mut().enumerate() {
             if let Some(state) = slot {
                 state.new = true;

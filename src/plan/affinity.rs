@@ -1,0 +1,210 @@
+//! Session affinity (ClientIP): the only chains and maps that belong to a single Service.
+//!
+//! For each list of endpoints that frontends of the port use (cluster, local) there is a dynamic map from
+//! client address to endpoint. The balancing chain of the port looks into it and falls through to the
+//! shared chain; when a connection was translated, the remember chain writes the endpoint down, in the
+//! map of every list that it is in. For `shop/cart`, port `http`, with three endpoints:
+//!
+//! ```text
+//! map affinity4-shop/cart/tcp/http-cluster {
+//!     typeof ip saddr : ip daddr . th dport
+//!     size 65535
+//!     flags dynamic,timeout
+//! }
+//! chain affinity4-shop/cart/tcp/http-cluster {
+//!     meta l4proto tcp dnat ip to ip saddr map @affinity4-shop/cart/tcp/http-cluster
+//!     goto cluster-3
+//! }
+//! chain affinity4-shop/cart/tcp/http-remember {
+//!     update @affinity4-shop/cart/tcp/http-cluster { ip saddr timeout 3h : ip daddr . th dport }
+//! }
+//! ```
+//!
+//! The timeout stands in the rule and not in the map, so that it can change without losing anybody.
+//! What the maps hold is the kernel's: endpoints that leave a list are purged by the engine.
+
+use super::balancing::{Balancing, Kind};
+use super::base::{address_type, external_rules};
+use super::{Backend, PortPlan, Route};
+use crate::family::Family;
+use crate::model::ObjectName;
+use crate::ruleset::{
+    Chain, Constant, DataType, Expression, Key, Rule, Set, SetData, SetFlags, Statement, Verdict,
+};
+use std::sync::Arc;
+
+/// The most clients that a map remembers: the kernel's default for dynamic sets. Clients beyond that
+/// are balanced anew with each connection.
+const CLIENTS_MAX: u32 = 65_535;
+
+/// The longest name that the kernel takes is 255 bytes (`NFT_NAME_MAXLEN`); suffixes need some.
+const BASE_MAX: usize = 200;
+
+/// The objects of one Service port in one family.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Objects {
+    /// Dynamic maps, with the endpoints that may be remembered in them.
+    pub maps: Vec<(Set, Vec<Backend>)>,
+    /// Sets of the endpoints of each list, where there are two lists.
+    pub sets: Vec<(Set, Vec<Key>)>,
+    pub chains: Vec<Chain>,
+}
+
+/// Names of a port's objects begin with this.
+fn base_name(service: &ObjectName, plan: &PortPlan) -> String {
+    let digit = match plan.family {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    };
+    let protocol = plan.protocol.nft();
+    let mut name = format!("affinity{digit}-{service}/{protocol}/{}", plan.name);
+    if plan.name.is_empty() {
+        name.pop();
+    }
+    // Names from manifests were not checked by an API server; nft's own are letters, digits and these.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+    if name.len() > BASE_MAX || !name.chars().all(is_plain) {
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        name.retain(is_plain);
+        name.truncate(BASE_MAX - 17);
+        name.push_str(&format!("-{hash:016x}"));
+    }
+    name
+}
+
+/// The chain that stands for a shared one of this kind.
+pub fn balancing_chain(service: &ObjectName, plan: &PortPlan, kind: Kind) -> Arc<str> {
+    let suffix = match kind {
+        Kind::Cluster => "cluster",
+        Kind::Local => "local",
+        Kind::NodePortCluster => "nodeport-cluster",
+        Kind::NodePortLocal => "nodeport-local",
+        Kind::ExternalLocal => "external-local",
+        Kind::ExternalNodePortLocal => "external-nodeport-local",
+    };
+    format!("{}-{suffix}", base_name(service, plan)).into()
+}
+
+/// The chain that remembers.
+pub fn remember_chain(service: &ObjectName, plan: &PortPlan) -> Arc<str> {
+    format!("{}-remember", base_name(service, plan)).into()
+}
+
+/// What a port with affinity needs; nothing without affinity or without endpoints.
+pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
+    let Some(timeout) = plan.affinity else { return Objects::default() };
+    let routes = || plan.frontends.iter().map(|planned| planned.route);
+    let cluster = !plan.cluster.is_empty()
+        && routes().any(|route| matches!(route, Route::Cluster | Route::ExternalLocal));
+    let local = !plan.local.is_empty()
+        && routes().any(|route| matches!(route, Route::Local | Route::ExternalLocal));
+    let base = base_name(service, plan);
+    let lists: Vec<(&str, &[Backend])> =
+        [(cluster, "cluster", &plan.cluster), (local, "local", &plan.local)]
+            .into_iter()
+            .filter(|(used, ..)| *used)
+            .map(|(_, name, backends)| (name, &backends[..]))
+            .collect();
+    let mut objects = Objects::default();
+    let mut remember = Vec::new();
+    for (list, backends) in &lists {
+        let map: Arc<str> = format!("{base}-{list}").into();
+        objects.maps.push((dynamic_map(map.clone(), plan.family), backends.to_vec()));
+        let mut statements = Vec::new();
+        if lists.len() > 1 {
+            let name: Arc<str> = format!("{base}-{list}-endpoints").into();
+            let key = |b: &Backend| Key::builder().address(b.address).port(b.port).build();
+            let keys = backends.iter().map(key).collect();
+            objects.sets.push((endpoint_set(name.clone(), plan.family), keys));
+            statements.push(Statement::InSet {
+                key: chosen_endpoint(plan.family),
+                set: name,
+                negated: false,
+            });
+        }
+        statements.push(Statement::Update {
+            map,
+            key: vec![Expression::SourceAddress(plan.family)],
+            data: chosen_endpoint(plan.family),
+            timeout_seconds: timeout.as_secs().max(1),
+        });
+        remember.push(Rule::new(statements));
+    }
+    for (list, backends) in &lists {
+        let kinds = match *list {
+            "cluster" => [Some(Kind::Cluster), Some(Kind::NodePortCluster)],
+            _ => [Some(Kind::Local), Some(Kind::NodePortLocal)],
+        };
+        for kind in kinds.into_iter().flatten() {
+            let map = format!("{base}-{list}").into();
+            objects.chains.push(look_up_first(service, plan, kind, map, backends.len()));
+        }
+    }
+    if local && routes().any(|route| route == Route::ExternalLocal) {
+        for (kind, next) in
+            [(Kind::ExternalLocal, Kind::Local), (Kind::ExternalNodePortLocal, Kind::NodePortLocal)]
+        {
+            let next = Verdict::Goto(balancing_chain(service, plan, next));
+            let name = balancing_chain(service, plan, kind);
+            objects.chains.push(Chain::regular(name, external_rules(next)));
+        }
+    }
+    if !remember.is_empty() {
+        objects.chains.push(Chain::regular(remember_chain(service, plan), remember));
+    }
+    objects
+}
+
+/// A chain that looks into the map and falls through to the shared chain.
+fn look_up_first(
+    service: &ObjectName,
+    plan: &PortPlan,
+    kind: Kind,
+    map: Arc<str>,
+    endpoints: usize,
+) -> Chain {
+    let look_up = Rule::new(vec![
+        Statement::Match {
+            expression: Expression::Protocol,
+            constant: Constant::Protocol(plan.protocol.number()),
+            negated: false,
+        },
+        Statement::Dnat {
+            family: plan.family,
+            key: vec![Expression::SourceAddress(plan.family)],
+            map,
+        },
+    ]);
+    let shared = Balancing::new(kind, endpoints).to_string().into();
+    let fall_through = Rule::new(vec![Statement::Verdict(Verdict::Goto(shared))]);
+    Chain::regular(balancing_chain(service, plan, kind), vec![look_up, fall_through])
+}
+
+/// `ip daddr . th dport` behind the translation.
+fn chosen_endpoint(family: Family) -> Vec<Expression> {
+    vec![Expression::DestinationAddress(family), Expression::DestinationPort]
+}
+
+fn dynamic_map(name: Arc<str>, family: Family) -> Set {
+    Set {
+        name,
+        key: vec![address_type(family)],
+        data: SetData::Fields(vec![address_type(family), DataType::InetService]),
+        flags: SetFlags { interval: false, dynamic: true },
+        type_of: Some((vec![Expression::SourceAddress(family)], chosen_endpoint(family))),
+        size: Some(CLIENTS_MAX),
+    }
+}
+
+fn endpoint_set(name: Arc<str>, family: Family) -> Set {
+    Set {
+        name,
+        key: vec![address_type(family), DataType::InetService],
+        data: SetData::None,
+        flags: SetFlags::default(),
+        type_of: None,
+        size: None,
+    }
+}

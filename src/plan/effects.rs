@@ -1,0 +1,176 @@
+//! What follows from the plan outside the table, once it is committed.
+
+use super::{Backend, Frontend, PortPlan, Route};
+use crate::family::Family;
+use crate::model::{ObjectName, Protocol, Service};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A health check node port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub port: u16,
+    /// Ready endpoints on this node.
+    pub local_endpoints: usize,
+}
+
+/// A TCP NodePort, to be served on a loopback address by a proxy in user space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalhostPort {
+    pub node_port: u16,
+    /// Endpoints that the traffic policy allows; nobody listens when there are none.
+    pub endpoints: Vec<Backend>,
+    pub affinity: Option<Duration>,
+}
+
+/// A Service port in one family: Service, port name, family.
+pub type PortKey = (ObjectName, Arc<str>, Family);
+
+/// Services that a policy of Local leaves without an endpoint on this node, counted by port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoLocalEndpoints {
+    pub internal: usize,
+    pub external: usize,
+}
+
+/// Kept in step by the planner; taken by the engine after a commit.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// UDP frontends that changed or went, each with the endpoints whose flows are left alone.
+    stale_udp: BTreeMap<Frontend, Vec<Backend>>,
+    health_checks: BTreeMap<ObjectName, HealthCheck>,
+    changed_health_checks: BTreeSet<ObjectName>,
+    localhost: BTreeMap<PortKey, LocalhostPort>,
+    localhost_changed: bool,
+    no_local: [NoLocalEndpoints; 2],
+}
+
+impl Effects {
+    /// UDP frontends whose flows have to be looked at since the last call.
+    pub fn take_stale_udp(&mut self) -> BTreeMap<Frontend, Vec<Backend>> {
+        mem::take(&mut self.stale_udp)
+    }
+
+    /// The health check node ports that changed since the last call; None: it is no more.
+    pub fn take_health_checks(&mut self) -> Vec<(ObjectName, Option<HealthCheck>)> {
+        let changed = mem::take(&mut self.changed_health_checks).into_iter();
+        changed.map(|name| (name.clone(), self.health_checks.get(&name).copied())).collect()
+    }
+
+    /// The TCP NodePorts of all Services, if they changed since the last call.
+    pub fn changed_localhost_ports(&mut self) -> Option<&BTreeMap<PortKey, LocalhostPort>> {
+        mem::take(&mut self.localhost_changed).then_some(&self.localhost)
+    }
+
+    pub fn no_local_endpoints(&self, family: Family) -> NoLocalEndpoints {
+        self.no_local[family as usize]
+    }
+
+    /// A Service was planned anew.
+    pub(super) fn note(
+        &mut self,
+        name: &ObjectName,
+        service: Option<&Service>,
+        before: &[PortPlan],
+        plans: &[PortPlan],
+    ) {
+        for old in before {
+            self.count(old, -1);
+            self.note_udp(old, plans);
+            let is_same = |new: &&PortPlan| (&new.name, new.family) == (&old.name, old.family);
+            if old.protocol == Protocol::Tcp && !plans.iter().any(|new| is_same(&new)) {
+                self.put_localhost((name.clone(), old.name.clone(), old.family), None);
+            }
+        }
+        for new in plans {
+            self.count(new, 1);
+            let old = before.iter().find(|old| {
+                (&old.name, old.protocol, old.family) == (&new.name, new.protocol, new.family)
+            });
+            if new.protocol == Protocol::Udp && old != Some(new) {
+                let known = |frontend| {
+                    old.is_some_and(|old| {
+                        old.serving == new.serving
+                            && old.frontends.iter().any(|planned| planned.frontend == frontend)
+                    })
+                };
+                let changed = new.frontends.iter().map(|planned| planned.frontend);
+                self.stale_udp.extend(
+                    changed.filter(|frontend| !known(*frontend)).map(|f| (f, new.serving.clone())),
+                );
+            }
+            if new.protocol == Protocol::Tcp {
+                let key = (name.clone(), new.name.clone(), new.family);
+                self.put_localhost(key, service.and_then(|service| localhost_port(service, new)));
+            }
+        }
+    }
+
+    /// Flows to a UDP frontend that went are all stale, unless another Service takes it over.
+    fn note_udp(&mut self, old: &PortPlan, plans: &[PortPlan]) {
+        if old.protocol != Protocol::Udp {
+            return;
+        }
+        for planned in &old.frontends {
+            let is_kept = plans
+                .iter()
+                .any(|new| new.frontends.iter().any(|kept| kept.frontend == planned.frontend));
+            if !is_kept {
+                self.stale_udp.entry(planned.frontend).or_default();
+            }
+        }
+    }
+
+    pub(super) fn note_health_check(&mut self, name: &ObjectName, check: Option<HealthCheck>) {
+        if self.health_checks.get(name) == check.as_ref() {
+            return;
+        }
+        match check {
+            Some(check) => self.health_checks.insert(name.clone(), check),
+            None => self.health_checks.remove(name),
+        };
+        self.changed_health_checks.insert(name.clone());
+    }
+
+    fn put_localhost(&mut self, key: PortKey, port: Option<LocalhostPort>) {
+        if self.localhost.get(&key) == port.as_ref() {
+            return;
+        }
+        match port {
+            Some(port) => self.localhost.insert(key, port),
+            None => self.localhost.remove(&key),
+        };
+        self.localhost_changed = true;
+    }
+
+    fn count(&mut self, plan: &PortPlan, by: isize) {
+        let routes = || plan.frontends.iter().map(|planned| planned.route);
+        let counts = &mut self.no_local[plan.family as usize];
+        if routes().any(|route| route == Route::Drop) {
+            counts.internal = counts.internal.saturating_add_signed(by);
+        }
+        if plan.local.is_empty() && routes().any(|route| route == Route::ExternalLocal) {
+            counts.external = counts.external.saturating_add_signed(by);
+        }
+    }
+}
+
+/// The NodePort of a TCP port, where it has one.
+fn localhost_port(service: &Service, plan: &PortPlan) -> Option<LocalhostPort> {
+    let (node_port, route) = plan.frontends.iter().find_map(|planned| match planned.frontend {
+        Frontend::NodePort { port, .. } => Some((port, planned.route)),
+        Frontend::Ip { .. } => None,
+    })?;
+    let endpoints = match route {
+        Route::Cluster => &plan.cluster,
+        Route::ExternalLocal | Route::Local => &plan.local,
+        Route::Reject | Route::Drop => return None,
+    };
+    (!endpoints.is_empty()).then(|| LocalhostPort {
+        node_port,
+        endpoints: endpoints.clone(),
+        affinity: service.affinity,
+    })
+}

@@ -1,0 +1,242 @@
+//! Random changes: the plan after each equals a plan made from nothing.
+
+use super::*;
+use crate::family::Family;
+use crate::model::*;
+use crate::ruleset::{Key, Table, Value};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+const NODE: &str = "node-1";
+
+fn settings() -> Settings {
+    Settings {
+        node_name: NODE.into(),
+        detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
+        masquerade_all: false,
+        localhost_nodeports: Vec::new(),
+    }
+}
+
+/// A few addresses and ports, so that Services collide.
+fn vip(family: Family, number: u8) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 96, 0, number).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, number.into()).into(),
+    }
+}
+
+fn pod(family: Family, number: u8) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 244, 0, number).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, number.into()).into(),
+    }
+}
+
+fn ports() -> impl Strategy<Value = Vec<ServicePort>> {
+    let port = (0usize..3, 0usize..3, 1u16..4, prop::option::of(30000u16..30004));
+    prop::collection::vec(port, 1..3).prop_map(|ports| {
+        let mut seen = Vec::new();
+        ports
+            .into_iter()
+            .filter_map(|(name, protocol, port, node_port)| {
+                let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp][protocol];
+                let name: Arc<str> = ["", "http", "dns"][name].into();
+                (!seen.contains(&name)).then(|| {
+                    seen.push(name.clone());
+                    ServicePort { name, protocol, port, node_port }
+                })
+            })
+            .collect()
+    })
+}
+
+fn service(index: u8) -> impl Strategy<Value = Service> {
+    let flags = any::<(bool, bool, bool, bool, bool)>();
+    let affinity = prop::option::of((1u64..3).prop_map(Duration::from_secs));
+    let addresses = prop::collection::vec(200u8..204, 0..3);
+    (ports(), flags, affinity, 0i64..3, addresses.clone(), addresses).prop_map(
+        move |(ports, flags, affinity, created, external, lb)| {
+            let (v4, v6, internal_local, external_local, ranges) = flags;
+            let families = [(v4, Family::V4), (v6, Family::V6)];
+            let of = |number: u8| {
+                families.into_iter().filter(|(on, _)| *on).map(move |(_, f)| vip(f, number))
+            };
+            Service {
+                name: ObjectName::new("default", format!("service-{index}")),
+                created,
+                service_type: ServiceType::LoadBalancer,
+                cluster_ips: of(index).collect(),
+                external_ips: external.into_iter().flat_map(of).collect(),
+                load_balancer_ips: lb.into_iter().flat_map(of).collect(),
+                ports,
+                internal_local,
+                external_local,
+                affinity,
+                source_ranges: if ranges {
+                    vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()]
+                } else {
+                    Vec::new()
+                },
+                health_check_node_port: None,
+            }
+        },
+    )
+}
+
+fn slice(service: u8, index: u8) -> impl Strategy<Value = EndpointSlice> {
+    let endpoint = (1u8..12, any::<(bool, bool, bool)>(), 0usize..3, 0usize..3);
+    (any::<bool>(), prop::collection::vec(endpoint, 0..8)).prop_map(move |(v4, endpoints)| {
+        let family = if v4 { Family::V4 } else { Family::V6 };
+        let port = |name: &str, port| {
+            [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| EndpointPort {
+                name: name.into(),
+                protocol,
+                port,
+            })
+        };
+        EndpointSlice {
+            name: ObjectName::new("default", format!("slice-{service}-{index}")),
+            service: format!("service-{service}").into(),
+            family,
+            ports: [port("", 8080), port("http", 8081), port("dns", 8053)].concat(),
+            endpoints: endpoints
+                .into_iter()
+                .map(|(number, (ready, serving, terminating), node, zone)| Endpoint {
+                    address: pod(family, number),
+                    conditions: Conditions { ready, serving, terminating },
+                    node_name: [None, Some(NODE.into()), Some("node-2".into())][node].clone(),
+                    zone_hints: [vec![], vec!["a".into()], vec!["b".into()]][zone].clone().into(),
+                    node_hints: Arc::new([]),
+                })
+                .collect(),
+            trigger_time: None,
+        }
+    })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let some_service = (0u8..5).prop_flat_map(service);
+    let some_slice = (0u8..5, 0u8..3).prop_flat_map(|(s, i)| slice(s, i));
+    let name = |kind: &'static str| move |n: u8| ObjectName::new("default", format!("{kind}-{n}"));
+    prop_oneof![
+        4 => some_service.prop_map(|s| Change::Service(s.name.clone(), Some(Box::new(s)))),
+        6 => some_slice.prop_map(|s| Change::EndpointSlice(s.name.clone(), Some(Box::new(s)))),
+        1 => (0u8..5).prop_map(move |n| Change::Service(name("service")(n), None)),
+        1 => (0u8..5, 0u8..3).prop_map(|(s, i)| {
+            Change::EndpointSlice(ObjectName::new("default", format!("slice-{s}-{i}")), None)
+        }),
+        1 => (0usize..3).prop_map(|zone| Change::Node(Some(Box::new(Node {
+            name: NODE.into(),
+            addresses: vec!["198.51.100.7".parse().unwrap()],
+            zone: [None, Some("a".into()), Some("b".into())][zone].clone(),
+            pod_cidrs: Vec::new(),
+            taints: Vec::new(),
+            deleting: false,
+        })))),
+    ]
+}
+
+/// The objects there are after some changes.
+#[derive(Default)]
+struct Objects(BTreeMap<String, Change>);
+
+impl Objects {
+    fn apply(&mut self, change: &Change) {
+        let key = match change {
+            Change::Service(name, _) => format!("service {name}"),
+            Change::EndpointSlice(name, _) => format!("slice {name}"),
+            Change::Node(_) => "node".to_string(),
+            Change::ServiceCidr(name, _) => format!("cidr {name}"),
+        };
+        self.0.insert(key, change.clone());
+    }
+
+    fn plan(&self) -> Planner {
+        let mut planner = Planner::new(settings());
+        self.0.values().cloned().for_each(|change| planner.apply(change));
+        planner.plan();
+        planner
+    }
+}
+
+/// A table in words, without what may differ between two equal plans: which backend stands in which
+/// slot.
+fn normal(table: &Table) -> BTreeMap<String, Vec<String>> {
+    let mut normal = BTreeMap::new();
+    for (id, set) in table.sets() {
+        let has_slots = set.name.contains("endpoints") && set.type_of.is_some();
+        let mut elements: Vec<String> = Vec::new();
+        let mut slots: BTreeMap<Key, Vec<u32>> = BTreeMap::new();
+        for (key, value) in table.elements(id) {
+            let Value::Data(_) = value else {
+                elements.push(crate::ruleset::text::element(set, key, value));
+                continue;
+            };
+            assert!(has_slots);
+            let (frontend, slot) = key.0.split_at(key.0.len() - 4);
+            let slot = u32::from_ne_bytes(slot.try_into().unwrap());
+            slots.entry(Key(frontend.into())).or_default().push(slot);
+            elements.push(format!("{frontend:?} {value:?}"));
+        }
+        for (frontend, mut slots) in slots {
+            slots.sort_unstable();
+            let all: Vec<u32> = (0..slots.len() as u32).collect();
+            assert_eq!(slots, all, "slots of {frontend:?} have gaps");
+        }
+        elements.sort_unstable();
+        normal.insert(set.name.to_string(), elements);
+    }
+    for chain in table.chains() {
+        normal.insert(
+            format!("chain {}", chain.name),
+            chain.rules.iter().map(ToString::to_string).collect(),
+        );
+    }
+    normal
+}
+
+/// What the kernel would check: everything that is referred to is there.
+fn assert_no_dangling_references(table: &Table) {
+    for chain in table.chains() {
+        for rule in &chain.rules {
+            rule.sets().for_each(|set| assert!(table.set_id(set).is_some(), "{rule}: no {set}"));
+            rule.chains().for_each(|c| assert!(table.chain(c).is_some(), "{rule}: no {c}"));
+        }
+    }
+    for (id, set) in table.sets() {
+        for (key, value) in table.elements(id) {
+            if let Value::Verdict(element) = value
+                && let Some(chain) = element.verdict.chain()
+            {
+                let text = crate::ruleset::text::element(set, key, value);
+                assert!(table.chain(chain).is_some(), "{text}: no chain {chain}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn step_by_step_comes_to_the_same_as_from_nothing(
+        batches in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..25)
+    ) {
+        let (mut planner, mut objects) = (Planner::new(settings()), Objects::default());
+        for batch in batches {
+            for change in batch {
+                objects.apply(&change);
+                planner.apply(change);
+            }
+            planner.plan();
+            assert_no_dangling_references(planner.table());
+            while planner.has_unused() {
+                planner.delete_unused();
+            }
+            prop_assert_eq!(normal(planner.table()), normal(objects.plan().table()));
+        }
+    }
+}
