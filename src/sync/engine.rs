@@ -1,0 +1,368 @@
+//! One sync: plan what changed, write the difference, and get over refusals.
+//!
+//! A refused transaction leaves the kernel as it was. Then, in this order:
+//! 1. the table is read again, for somebody may have changed it, and the difference to what is really
+//!    there is written;
+//! 2. if the kernel still refuses, the Service that the refused operation belongs to is put into
+//!    quarantine, and the others are written; where the operation does not tell, the Services that
+//!    changed are tried in halves until the one is found;
+//! 3. if even that fails, the caller waits and calls again.
+
+use super::SelectNodePorts;
+use super::quarantine::Quarantine;
+use crate::family::Family;
+use crate::kernel::addresses::{LocalAddresses, nodeport_networks};
+use crate::kernel::nft::{Error, Kernel};
+use crate::metrics::kernel::Rebuild;
+use crate::model::{Change, ObjectName};
+use crate::plan::base::TABLE;
+use crate::plan::{Backend, Notice, Planner, Settings};
+use crate::ruleset::{Key, Operation, SetId, Value};
+use hashbrown::HashSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Refused Services at most in one sync. More than that are not single bad Services.
+const REFUSALS_MAX: usize = 50;
+
+/// What a sync did.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Objects and elements added, changed or deleted; 0 when there was nothing to write.
+    pub operations: usize,
+    /// The table was compared with the kernel's as a whole.
+    pub full: bool,
+    /// The table was written from nothing.
+    pub rebuilt: Option<Rebuild>,
+    pub planning: Duration,
+    pub writing: Duration,
+    /// Services in quarantine.
+    pub quarantined: usize,
+    /// Trigger times of the slices that are now in the kernel, nanoseconds since 1970.
+    pub triggers: Vec<(Family, i64)>,
+    /// One line for the log.
+    pub text: String,
+}
+
+/// Why nothing could be written.
+#[derive(Debug)]
+pub struct Failure {
+    pub message: String,
+    /// Name of the errno, for the metric.
+    pub errno: &'static str,
+}
+
+fn errno_name(errno: i32) -> &'static str {
+    match errno {
+        0 => "none",
+        libc::EPERM => "EPERM",
+        libc::ENOENT => "ENOENT",
+        libc::ENOMEM => "ENOMEM",
+        libc::EBUSY => "EBUSY",
+        libc::EEXIST => "EEXIST",
+        libc::EINVAL => "EINVAL",
+        libc::ENFILE => "ENFILE",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        _ => "other",
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let errno = error.refusals().first().map_or(0, |refusal| refusal.errno);
+        Failure { errno: errno_name(errno), message: error.to_string() }
+    }
+}
+
+/// The plan and the kernel it is written to.
+pub struct Engine<K> {
+    kernel: K,
+    planner: Planner,
+    select_nodeports: SelectNodePorts,
+    addresses: LocalAddresses,
+    quarantine: Quarantine,
+    /// It is known what the kernel has.
+    in_step: bool,
+    /// There was a successful sync.
+    running: bool,
+    /// Services that changed since the last successful sync.
+    suspects: Vec<ObjectName>,
+    triggers: Vec<(Family, i64)>,
+    /// Affinity maps that may remember endpoints which are gone, with the endpoints that may stay.
+    purges: BTreeMap<Arc<str>, Vec<Backend>>,
+}
+
+impl<K: Kernel> Engine<K> {
+    pub fn new(kernel: K, settings: Settings, select_nodeports: SelectNodePorts) -> Engine<K> {
+        Engine {
+            kernel,
+            planner: Planner::new(settings),
+            select_nodeports,
+            addresses: LocalAddresses::default(),
+            quarantine: Quarantine::default(),
+            in_step: false,
+            running: false,
+            suspects: Vec::new(),
+            triggers: Vec::new(),
+            purges: BTreeMap::new(),
+        }
+    }
+
+    /// The plan, to look at.
+    pub fn planner(&self) -> &Planner {
+        &self.planner
+    }
+
+    /// The kernel side, to look at.
+    pub fn kernel_mut(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// Takes in a change; [`Engine::sync`] writes it.
+    pub fn apply(&mut self, change: Change) {
+        match &change {
+            Change::Service(name, _) => {
+                self.quarantine.forget(name);
+                self.suspects.push(name.clone());
+            }
+            Change::EndpointSlice(_, Some(slice)) => {
+                let service = slice.service_name();
+                self.quarantine.forget(&service);
+                self.suspects.push(service);
+                // What happened before this process watched says nothing about it.
+                if self.running {
+                    self.triggers.extend(slice.trigger_time.map(|time| (slice.family, time)));
+                }
+            }
+            _ => {}
+        }
+        let is_node = matches!(change, Change::Node(_));
+        self.planner.apply(change);
+        if is_node {
+            self.write_nodeport_networks();
+        }
+    }
+
+    /// Takes in the addresses of this machine.
+    pub fn set_addresses(&mut self, addresses: LocalAddresses) {
+        self.addresses = addresses;
+        self.write_nodeport_networks();
+    }
+
+    fn write_nodeport_networks(&mut self) {
+        let selection = (self.select_nodeports)(self.planner.node());
+        self.planner.set_nodeport_networks(&nodeport_networks(&selection, &self.addresses));
+    }
+
+    /// Writes what changed. After an error the kernel has its last good state.
+    pub fn sync(&mut self) -> Result<Committed, Failure> {
+        let mut committed = Committed { full: !self.in_step, ..Committed::default() };
+        if !self.in_step {
+            committed.rebuilt = self.read_kernel()?;
+        }
+        let start = Instant::now();
+        self.planner.plan();
+        committed.planning = start.elapsed();
+        self.log_notices();
+        let start = Instant::now();
+        committed.operations = match self.write() {
+            Ok(operations) => operations,
+            Err(error) => {
+                committed.full = true;
+                self.recover(error, &mut committed)?
+            }
+        };
+        committed.writing = start.elapsed();
+        self.quarantine.acquit();
+        self.running = true;
+        self.suspects.clear();
+        committed.quarantined = self.quarantine.len();
+        committed.triggers = std::mem::take(&mut self.triggers);
+        committed.text = format!(
+            "programmed {} operations for {} Services",
+            committed.operations,
+            self.planner.service_count()
+        );
+        Ok(committed)
+    }
+
+    /// Writes the difference to what the kernel has; returns how much it was.
+    fn write(&mut self) -> Result<usize, Error> {
+        self.purges.append(&mut self.planner.take_purges());
+        let forgotten = self.write_once()?;
+        if !self.purges.is_empty() {
+            // A connection that was on its way may have been remembered meanwhile.
+            self.write_once()?;
+            self.purges.clear();
+        }
+        Ok(forgotten)
+    }
+
+    fn write_once(&mut self) -> Result<usize, Error> {
+        let stale = self.stale_clients()?;
+        let table = self.planner.table();
+        let mut transaction = table.changes();
+        for (map, keys) in &stale {
+            if let Some(set) = table.set(*map) {
+                let keys = keys.iter().collect();
+                transaction.operations.insert(0, Operation::DeleteElements { set, keys });
+            }
+        }
+        let operations = transaction.len();
+        if operations > 0 {
+            if let Err(error) = self.kernel.commit(&transaction) {
+                self.in_step = false;
+                return Err(error);
+            }
+            self.planner.table_mut().committed();
+        }
+        Ok(operations)
+    }
+
+    /// Clients that are remembered on an endpoint which is gone.
+    fn stale_clients(&mut self) -> Result<Vec<(SetId, Vec<Key>)>, Error> {
+        let mut stale = Vec::new();
+        let table = self.planner.table();
+        for (map, endpoints) in &self.purges {
+            let Some(id) = table.set_id(map).filter(|id| table.is_in_kernel(*id)) else { continue };
+            let Some(set) = table.set(id) else { continue };
+            let kept: HashSet<Value> = endpoints.iter().map(Backend::to_value).collect();
+            let clients = self.kernel.elements(table.name(), set)?.into_iter();
+            let keys: Vec<Key> =
+                clients.filter(|(_, value)| !kept.contains(value)).map(|(key, _)| key).collect();
+            if !keys.is_empty() {
+                stale.push((id, keys));
+            }
+        }
+        Ok(stale)
+    }
+
+    /// Finds out what the kernel has. Says why the table has to be written from nothing, if so.
+    fn read_kernel(&mut self) -> Result<Option<Rebuild>, Error> {
+        let snapshot = self.kernel.snapshot(TABLE)?;
+        if let Some(snapshot) = &snapshot
+            && !self.running
+        {
+            self.planner.seed(snapshot);
+            self.planner.plan();
+        }
+        let absent = snapshot.is_none();
+        let fits = self.planner.table_mut().adopt(snapshot);
+        self.in_step = true;
+        Ok(match (absent, fits, self.running) {
+            (true, _, false) => Some(Rebuild::Absent),
+            (true, _, true) => Some(Rebuild::Lost),
+            (false, false, false) => Some(Rebuild::Layout),
+            (false, false, true) => Some(Rebuild::Drift),
+            (false, true, _) => None,
+        })
+    }
+
+    fn recover(&mut self, first: Error, committed: &mut Committed) -> Result<usize, Failure> {
+        tracing::warn!("the kernel refused a transaction, reading its table again: {first}");
+        committed.rebuilt = self.read_kernel()?;
+        let mut error = match self.write() {
+            Ok(operations) => return Ok(operations),
+            Err(error) => error,
+        };
+        for _ in 0..REFUSALS_MAX {
+            let Some(service) = self.culprit(&error) else { return Err(error.into()) };
+            let wait = self.quarantine.add(service.clone(), Instant::now());
+            tracing::error!(
+                "Service {service} is left out for {}, because the kernel refuses it: {error}",
+                humantime::format_duration(wait)
+            );
+            self.planner.quarantine(&service);
+            self.planner.plan();
+            self.read_kernel()?;
+            error = match self.write() {
+                Ok(operations) => return Ok(operations),
+                Err(error) => error,
+            };
+        }
+        Err(error.into())
+    }
+
+    /// The Service that a refused operation belongs to.
+    fn culprit(&mut self, error: &Error) -> Option<ObjectName> {
+        let refusal = error.refusals().first()?;
+        if let (Some(set), Some(key)) = (&refusal.set, &refusal.key)
+            && let Some(set) = self.planner.table().set_id(set)
+            && let Some(owner) = self.planner.owner_of(set, key)
+        {
+            return Some(owner);
+        }
+        self.search()
+    }
+
+    /// Finds a Service without which the transaction is taken, among those that changed.
+    fn search(&mut self) -> Option<ObjectName> {
+        let mut suspects = std::mem::take(&mut self.suspects);
+        suspects.sort_unstable();
+        suspects.dedup();
+        suspects.retain(|service| !self.quarantine.contains(service));
+        self.suspects = suspects.clone();
+        // Without any of them it must work, or it is none of them.
+        if suspects.is_empty() || self.works_without(&suspects).is_none() {
+            return None;
+        }
+        while suspects.len() > 1 {
+            let half = suspects.split_off(suspects.len() / 2);
+            // The second half is to blame when the first half alone is taken.
+            if self.works_without(&half).is_some() {
+                suspects = half;
+            }
+        }
+        suspects.pop()
+    }
+
+    /// Whether the kernel takes the table without these Services. They are back in the plan after.
+    fn works_without(&mut self, services: &[ObjectName]) -> Option<()> {
+        services.iter().for_each(|service| self.planner.quarantine(service));
+        self.planner.plan();
+        let result = self.read_kernel().and_then(|_| self.write());
+        services.iter().for_each(|service| self.planner.release(service));
+        self.planner.plan();
+        result.ok().map(|_| ())
+    }
+
+    /// When a Service in quarantine is to be tried again.
+    pub fn quarantine_time(&self) -> Option<Instant> {
+        self.quarantine.next()
+    }
+
+    /// Lets out the Services whose time has come; whether there are any.
+    pub fn release_quarantined(&mut self, now: Instant) -> bool {
+        let released = self.quarantine.release(now);
+        for service in &released {
+            self.planner.release(service);
+            self.suspects.push(service.clone());
+        }
+        !released.is_empty()
+    }
+
+    /// Whether there is something that nothing leads to any more.
+    pub fn has_leftovers(&self) -> bool {
+        self.in_step && self.planner.has_unused()
+    }
+
+    /// Deletes it. A refusal harms nothing: it stays.
+    pub fn delete_leftovers(&mut self) -> Result<(), Failure> {
+        self.planner.delete_unused();
+        self.write().map_err(Failure::from).map(|_| ())
+    }
+
+    fn log_notices(&mut self) {
+        for notice in self.planner.take_notices() {
+            match notice {
+                Notice::Lost { service, frontend, to } => tracing::warn!(
+                    "Service {service} does not get {frontend}: the older Service {to} has it"
+                ),
+                Notice::TookOver { service, frontend } => {
+                    tracing::info!("Service {service} takes over {frontend}");
+                }
+            }
+        }
+    }
+}

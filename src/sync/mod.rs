@@ -1,0 +1,219 @@
+//! The one thread that owns the plan and writes to the kernel.
+//!
+//! ```text
+//! sources, kernel events --Input--> thread: Planner --Transaction--> Kernel
+//!                                      |
+//!                                      +--> health, metrics
+//! ```
+//!
+//! * [`engine`]: one sync, from what changed to what is committed, with everything that can go wrong
+//! * [`pace`]: when to sync: at once, but no more often than `minSyncPeriod`, and later after a failure
+//! * [`quarantine`]: Services that the kernel refused, and when to try them again
+//!
+//! Nothing is written before the source has said [`Input::Complete`].
+
+mod engine;
+mod pace;
+mod quarantine;
+
+pub use engine::{Committed, Engine, Failure};
+
+use crate::health::{Health, Moment};
+use crate::kernel::addresses::{LocalAddresses, NodePortSelection};
+use crate::kernel::nft::Kernel;
+use crate::metrics::Metrics;
+use crate::metrics::sync::SyncKind;
+use crate::model::{Change, Node};
+use crate::plan::Settings;
+use pace::Pace;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What the thread is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Objects changed.
+    Changes(Vec<Change>),
+    /// The source has sent everything that there was at start.
+    Complete,
+    /// The addresses of this machine changed.
+    Addresses(LocalAddresses),
+}
+
+/// Which addresses NodePorts answer on, as far as it depends on the Node object.
+pub type SelectNodePorts = Box<dyn Fn(Option<&Node>) -> NodePortSelection + Send>;
+
+/// What the operator configured for the thread.
+pub struct Options {
+    pub settings: Settings,
+    pub select_nodeports: SelectNodePorts,
+    /// The least time from the end of a sync to the next one; zero: none.
+    pub min_sync_period: Duration,
+    /// The longest time to wait before a failed sync is tried again.
+    pub sync_period: Duration,
+}
+
+/// What the thread tells of itself.
+#[derive(Clone)]
+pub struct Observers {
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Runs until all senders of `inputs` are gone. The rules stay in the kernel.
+pub fn run<K: Kernel>(kernel: K, options: Options, inputs: Receiver<Input>, observers: Observers) {
+    let pace = Pace::new(options.min_sync_period, options.sync_period);
+    let engine = Engine::new(kernel, options.settings, options.select_nodeports);
+    Loop { engine, pace, observers, complete: false }.run(&inputs);
+}
+
+struct Loop<K> {
+    engine: Engine<K>,
+    pace: Pace,
+    observers: Observers,
+    /// The source has sent its first state.
+    complete: bool,
+}
+
+impl<K: Kernel> Loop<K> {
+    fn run(mut self, inputs: &Receiver<Input>) {
+        loop {
+            let input = match self.wake_time() {
+                None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(time) => inputs.recv_timeout(time.saturating_duration_since(Instant::now())),
+            };
+            match input {
+                Ok(input) => {
+                    self.take(input);
+                    // What has queued up meanwhile goes into the same transaction.
+                    while let Ok(input) = inputs.try_recv() {
+                        self.take(input);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            if self.complete && self.pace.is_due(now) {
+                self.sync();
+            } else if self.complete && self.pace.is_idle(now) {
+                self.tidy(now);
+            }
+        }
+    }
+
+    /// When there is something to do even if nothing arrives.
+    fn wake_time(&self) -> Option<Instant> {
+        if !self.complete {
+            return None;
+        }
+        if let Some(due) = self.pace.due_time() {
+            return Some(due);
+        }
+        let idle = self.pace.idle_time()?;
+        let tidy = self.engine.has_leftovers().then_some(idle);
+        let release = self.engine.quarantine_time().map(|time| time.max(idle));
+        [tidy, release].into_iter().flatten().min()
+    }
+
+    fn take(&mut self, input: Input) {
+        let Observers { health, metrics } = &self.observers;
+        match input {
+            Input::Complete => {
+                self.complete = true;
+                self.pace.queue(Instant::now());
+            }
+            Input::Changes(changes) => {
+                let slices = changes.iter().filter(|c| matches!(c, Change::EndpointSlice(..)));
+                metrics.sync.endpoint_changes.seen(slices.count());
+                let services = changes.iter().filter(|c| matches!(c, Change::Service(..)));
+                metrics.sync.service_changes.seen(services.count());
+                for change in changes {
+                    if let Change::Node(node) = &change {
+                        health.set_node(node.as_deref());
+                    }
+                    self.engine.apply(change);
+                }
+                self.queue();
+            }
+            Input::Addresses(addresses) => {
+                self.engine.set_addresses(addresses);
+                self.queue();
+            }
+        }
+    }
+
+    fn queue(&mut self) {
+        self.pace.queue(Instant::now());
+        self.observers.health.queued(Moment::now());
+        self.observers.metrics.sync.queued(SystemTime::now());
+    }
+
+    fn sync(&mut self) {
+        let start = Instant::now();
+        let span = tracing::debug_span!("sync", operations = tracing::field::Empty).entered();
+        let Observers { health, metrics } = &self.observers;
+        match self.engine.sync() {
+            Ok(committed) => {
+                span.record("operations", committed.operations);
+                metrics.kernel.planned(committed.planning);
+                if committed.operations > 0 {
+                    metrics.kernel.committed(committed.operations, committed.writing);
+                }
+                let kind = if committed.full { SyncKind::Full } else { SyncKind::Partial };
+                metrics.sync.committed(kind, start.elapsed(), SystemTime::now());
+                metrics.kernel.quarantined.set(committed.quarantined as i64);
+                if let Some(reason) = committed.rebuilt {
+                    metrics.kernel.rebuilt(reason);
+                }
+                for (family, trigger) in committed.triggers {
+                    if let Some(latency) = since(trigger) {
+                        metrics.sync.programmed(family, latency);
+                    }
+                }
+                health.synced(Moment::now());
+                self.pace.succeeded(Instant::now());
+                log_commit(&committed.text, start.elapsed(), committed.operations);
+            }
+            Err(failure) => {
+                metrics.sync.failed();
+                metrics.kernel.refused(failure.errno);
+                let retry = self.pace.failed(Instant::now());
+                tracing::error!(
+                    "the kernel keeps its last state, next attempt in {}: {}",
+                    humantime::format_duration(retry),
+                    failure.message
+                );
+            }
+        }
+    }
+
+    /// In quiet times: what nothing leads to any more.
+    fn tidy(&mut self, now: Instant) {
+        if self.engine.release_quarantined(now) {
+            self.queue();
+        } else if self.engine.has_leftovers()
+            && let Err(failure) = self.engine.delete_leftovers()
+        {
+            self.observers.metrics.sync.cleanup_failures.each(prometheus::IntCounter::inc);
+            tracing::warn!("cannot delete chains that are not used any more: {}", failure.message);
+            self.queue();
+        }
+    }
+}
+
+/// How long ago a time in nanoseconds since 1970 is; None when it is in the future.
+fn since(nanoseconds: i64) -> Option<Duration> {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds.try_into().ok()?);
+    SystemTime::now().duration_since(at).ok()
+}
+
+fn log_commit(text: &str, took: Duration, operations: usize) {
+    if operations > 0 {
+        let took = Duration::from_micros(took.as_micros() as u64);
+        tracing::info!("{text} in {}", humantime::format_duration(took));
+    } else {
+        tracing::debug!("the kernel has it all already");
+    }
+}
