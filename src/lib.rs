@@ -5,6 +5,7 @@
 //! kernel holds becomes one netlink transaction.
 
 pub mod api;
+pub mod app;
 pub mod config;
 pub mod family;
 pub mod health;
@@ -17,3 +18,4 @@ pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod ruleset;
+pub mod sync;

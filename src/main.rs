@@ -1,1 +1,46 @@
-fn main() {}
+//! The program: reads the command line and hands over to [`kube_proxy::app`].
+
+use kube_proxy::app;
+use kube_proxy::config::{Action, Config, Flags};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let flags = match Flags::read(std::env::args_os()) {
+        Ok(flags) => flags,
+        Err(error) if error.use_stderr() => {
+            // Go's programs exit with 1 here, not with 2.
+            let _ = error.print();
+            return ExitCode::FAILURE;
+        }
+        Err(help) => help.exit(),
+    };
+    if let Some(text) = flags.version_text() {
+        println!("{text}");
+        return ExitCode::SUCCESS;
+    }
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kube-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> anyhow::Result<()> {
+    let config = Config::load(flags)?;
+    let set_filter = app::logging::init(&config.logging)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    match &config.action {
+        Action::WriteConfig(path) => {
+            config.write_to(path)?;
+            tracing::info!("wrote the configuration to {}", path.display());
+            Ok(())
+        }
+        Action::Cleanup => app::cleanup(),
+        Action::InitOnly => app::init(&config),
+        Action::Run => app::run(config, flags.in_effect().clone(), set_filter),
+    }
+}

@@ -1,0 +1,188 @@
+//! How long it takes from parsed objects to the kernel, and how much memory, in a network namespace of
+//! its own: `cargo bench --bench programming [SERVICES ...]` (as root).
+//!
+//! For every size: the first load, one replaced endpoint (N stays), one endpoint more or less (N
+//! changes), one new Service, and a restart on an unchanged table. Each size runs in a process of its
+//! own, so that peaks of memory are its own. It prints figures and asserts nothing about them.
+
+use kube_proxy::family::Family;
+use kube_proxy::kernel::addresses::NodePortSelection;
+use kube_proxy::kernel::nft::Nft;
+use kube_proxy::model::*;
+use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::sync::Engine;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const ENDPOINTS: u32 = 10;
+const UPDATES: u32 = 1000;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let [flag, size] = &arguments[..]
+        && flag == "--size"
+    {
+        return measure(size.parse().expect("a number of Services"));
+    }
+    let sizes = if arguments.is_empty() {
+        vec!["1000".into(), "10000".into(), "50000".into()]
+    } else {
+        arguments
+    };
+    println!("{ENDPOINTS} endpoints a Service; times in milliseconds, memory in MiB\n");
+    println!(
+        "| Services | plan | commit | load in all | RSS (peak) | replaced endpoint p50 / p99 | N changes p50 / p99 | new Service p50 / p99 | restart |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for size in sizes {
+        let program = std::env::current_exe().expect("this program's path");
+        let status =
+            Command::new(program).args(["--size", &size]).status().expect("a child process");
+        assert!(status.success(), "the run with {size} Services failed");
+    }
+}
+
+fn measure(services: u32) {
+    // SAFETY: no other thread runs yet, and nothing is shared.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "needs root: a network namespace");
+    let mut engine = engine();
+    for number in 0..services {
+        engine.apply(service(number));
+        engine.apply(slice(number, 0..ENDPOINTS));
+    }
+    let start = Instant::now();
+    let loaded = engine.sync().expect("the first load");
+    let load = start.elapsed();
+    let memory = memory();
+
+    let replaced = updates(&mut engine, |round| {
+        let first = 100 + round;
+        slice(round * 7919 % services, (first..first + 1).chain(1..ENDPOINTS))
+    });
+    let resized =
+        updates(&mut engine, |round| slice(round * 7919 % services, 0..ENDPOINTS + 1 + round % 2));
+    let created = updates(&mut engine, |round| service(services + round));
+    drop(engine);
+
+    let mut engine = self::engine();
+    for number in 0..services {
+        engine.apply(service(number));
+        engine.apply(slice(number, 0..ENDPOINTS));
+    }
+    // What the updates changed is written once, then the table is as this run wants it.
+    engine.sync().expect("a restart");
+    let start = Instant::now();
+    let mut engine = self::engine();
+    for number in 0..services {
+        engine.apply(service(number));
+        engine.apply(slice(number, 0..ENDPOINTS));
+    }
+    let again = engine.sync().expect("a restart");
+    assert_eq!(again.operations, 0, "a restart on an unchanged table writes nothing");
+    println!(
+        "| {services} | {} | {} | {} | {:.0} ({:.0}) | {} | {} | {} | {} |",
+        ms(loaded.planning),
+        ms(loaded.writing),
+        ms(load),
+        memory.0,
+        memory.1,
+        quantiles(replaced),
+        quantiles(resized),
+        quantiles(created),
+        ms(start.elapsed()),
+    );
+}
+
+fn engine() -> Engine<Nft> {
+    let settings = Settings {
+        node_name: "node-1".into(),
+        detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
+        masquerade_all: false,
+        localhost_nodeports: Vec::new(),
+    };
+    let kernel = Nft::open().expect("an nftables socket");
+    Engine::new(kernel, settings, Box::new(|_| NodePortSelection::ALL))
+}
+
+/// Applies one change after the other, each with a sync of its own.
+fn updates(engine: &mut Engine<Nft>, change: impl Fn(u32) -> Change) -> Vec<Duration> {
+    (0..UPDATES)
+        .map(|round| {
+            let change = change(round);
+            let start = Instant::now();
+            engine.apply(change);
+            engine.sync().expect("an update");
+            start.elapsed()
+        })
+        .collect()
+}
+
+fn name(number: u32) -> ObjectName {
+    ObjectName::new("default", format!("service-{number}"))
+}
+
+fn address(base: u32, number: u32) -> IpAddr {
+    Ipv4Addr::from(base + number).into()
+}
+
+fn service(number: u32) -> Change {
+    let port =
+        ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
+    let service = Service {
+        name: name(number),
+        created: number.into(),
+        service_type: ServiceType::ClusterIp,
+        cluster_ips: vec![address(0x0a60_0000, number + 1)],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        ports: vec![port],
+        internal_local: false,
+        external_local: false,
+        affinity: None,
+        source_ranges: Vec::new(),
+        health_check_node_port: None,
+    };
+    Change::Service(name(number), Some(Box::new(service)))
+}
+
+fn slice(number: u32, endpoints: impl Iterator<Item = u32>) -> Change {
+    let endpoint = |index: u32| Endpoint {
+        address: address(0x0af4_0000, number * 16 + index),
+        conditions: Conditions::default(),
+        node_name: Some("node-2".into()),
+        zone_hints: [].into(),
+        node_hints: [].into(),
+    };
+    let slice = EndpointSlice {
+        name: ObjectName::new("default", format!("service-{number}-slice")),
+        service: name(number).name,
+        family: Family::V4,
+        ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
+        endpoints: endpoints.map(endpoint).collect(),
+        trigger_time: None,
+    };
+    Change::EndpointSlice(slice.name.clone(), Some(Box::new(slice)))
+}
+
+fn ms(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64() * 1e3)
+}
+
+fn quantiles(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    format!("{:.3} / {:.3}", at(0.5), at(0.99))
+}
+
+/// Resident memory now and at its peak, in MiB.
+fn memory() -> (f64, f64) {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let of = |field: &str| {
+        let line = status.lines().find(|line| line.starts_with(field)).expect("a field of /proc");
+        let kib: f64 =
+            line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+        kib / 1024.0
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}

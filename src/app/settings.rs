@@ -1,0 +1,88 @@
+//! From the operator's configuration to what each room wants to know.
+
+use super::logging::SetFilter;
+use crate::config::{Config, DetectLocal, Logging, NodePortMatch};
+use crate::family::Family;
+use crate::kernel::addresses::{FamilySelection, NodePortSelection};
+use crate::metrics::{BuildInfo, FeatureStage, Metrics};
+use crate::model::Node;
+use crate::{plan, sync};
+use std::net::IpAddr;
+
+/// The options of the sync thread.
+pub fn sync_options(config: &Config) -> sync::Options {
+    let addresses = config.node_port_addresses.clone();
+    let bind_address = config.node_ip_override;
+    let select_nodeports = move |node: Option<&Node>| {
+        let of = |family| {
+            let primary = primary_address(bind_address, node, family);
+            match addresses.matching(family, primary) {
+                NodePortMatch::All => FamilySelection::All,
+                NodePortMatch::Within(cidrs) => FamilySelection::Cidrs(cidrs),
+            }
+        };
+        NodePortSelection { v4: of(Family::V4), v6: of(Family::V6) }
+    };
+    sync::Options {
+        settings: plan::Settings {
+            node_name: config.node_name.as_str().into(),
+            detect_local: detect_local(&config.detect_local),
+            masquerade_all: config.masquerade_all,
+            localhost_nodeports: Family::BOTH
+                .into_iter()
+                .filter(|family| config.node_port_addresses.localhost(*family))
+                .collect(),
+        },
+        select_nodeports: Box::new(select_nodeports),
+        min_sync_period: config.min_sync_period,
+        sync_period: config.sync_period,
+    }
+}
+
+/// This node's address of a family: bindAddress where it names one, else what the Node object says.
+fn primary_address(
+    bind_address: Option<IpAddr>,
+    node: Option<&Node>,
+    family: Family,
+) -> Option<IpAddr> {
+    bind_address
+        .filter(|address| Family::of(address) == family)
+        .or_else(|| node.and_then(|node| node.address(family)))
+}
+
+fn detect_local(mode: &DetectLocal) -> plan::DetectLocal {
+    match mode {
+        DetectLocal::ClusterCidr { v4, v6 } => {
+            plan::DetectLocal::ClusterCidr([v4, v6].into_iter().flatten().copied().collect())
+        }
+        DetectLocal::NodeCidr => plan::DetectLocal::NodeCidr,
+        DetectLocal::BridgeInterface(name) => plan::DetectLocal::BridgeInterface(name.clone()),
+        DetectLocal::InterfaceNamePrefix(prefix) => {
+            plan::DetectLocal::InterfaceNamePrefix(prefix.clone())
+        }
+    }
+}
+
+/// What the metrics say about the binary and its feature gates.
+pub fn describe(metrics: &Metrics, config: &Config) {
+    let mut version = env!("CARGO_PKG_VERSION").split('.');
+    let mut part = || version.next().unwrap_or_default().to_string();
+    metrics.set_build_info(&BuildInfo {
+        git_version: concat!("v", env!("CARGO_PKG_VERSION")).into(),
+        major: part(),
+        minor: part(),
+        platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+        ..BuildInfo::default()
+    });
+    for (name, enabled) in config.feature_gates.all() {
+        metrics.set_feature(name, FeatureStage::Stable, enabled);
+    }
+}
+
+/// Changes klog's verbosity while running.
+pub fn set_verbosity(
+    logging: Logging,
+    set_filter: SetFilter,
+) -> crate::http::metrics::SetVerbosity {
+    Box::new(move |verbosity| set_filter(&logging.filter_at(verbosity)))
+}
