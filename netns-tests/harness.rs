@@ -1,34 +1,15 @@
 //! The lab itself: who reaches whom without a proxy, and every kind of outcome and observation against a table
 //! written by hand (`reference.nft`), so that a failing packet test points at the proxy and not at the lab.
 
-use crate::lab::{Client, Lab, Load, Outcome, assert_even, cluster_ip, external_ip, has_nft};
-use kube_proxy::model::Family;
-use std::net::{IpAddr, SocketAddr};
+use crate::lab::{Lab, Load, Outcome, assert_even, cluster_ip, external_ip};
+use crate::scenario::{self, SCTP, TCP, UDP, at};
+use kube_proxy::family::Family;
 
 /// A full lab, the table loaded.
 fn lab() -> Option<Lab> {
-    if !has_nft() {
-        return None;
-    }
-    let lab = Lab::new()
-        .pod("a")
-        .pod("b")
-        .remote_pod("c")
-        .outside("client")
-        .outside_owning("lb", &["203.0.113.50", "2001:db8:203::32"])
-        .build()?;
+    let lab = scenario::lab()?;
     lab.nft(&["-f", concat!(env!("CARGO_MANIFEST_DIR"), "/netns-tests/reference.nft")]);
     Some(lab)
-}
-
-/// A probe of each protocol.
-type Probe = fn(&Client, SocketAddr) -> Outcome;
-const TCP: Probe = |client, target| client.tcp(target);
-const UDP: Probe = |client, target| client.udp(target);
-const SCTP: Probe = |client, target| client.sctp(target);
-
-fn at(ip: IpAddr, port: u16) -> SocketAddr {
-    SocketAddr::new(ip, port)
 }
 
 #[test]

@@ -18,5 +18,23 @@
 // What scenarios can say is more than what they say today.
 #[allow(dead_code)]
 mod lab;
+#[allow(dead_code)]
+mod proxy;
+mod scenario;
 
+mod affinity;
+mod cluster_ip;
+mod conflicts;
+mod external;
 mod harness;
+mod invalid;
+mod listing;
+mod masquerade;
+mod no_endpoints;
+mod node_port;
+mod policies;
+mod program;
+mod restart;
+mod selection;
+mod source_ranges;
+mod updates;

@@ -1,6 +1,6 @@
 //! Addresses that scenarios give to Services, and that the lab routes to the node.
 
-use kube_proxy::model::Family;
+use kube_proxy::family::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `10.96.0.N` or `fd00:10:96::N`: in the range of ClusterIPs.

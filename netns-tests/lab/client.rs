@@ -10,7 +10,7 @@ use super::icmp::{ICMP4, ICMP6, Message, Watch};
 use super::outcome::{Answer, Outcome};
 use super::server::FENCE_PORT;
 use super::{Connection, Flow, Host, Lab, sctp, unspecified};
-use kube_proxy::model::Family;
+use kube_proxy::family::Family;
 use nix::poll::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeMap;

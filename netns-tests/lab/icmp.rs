@@ -5,7 +5,7 @@
 //! which on one machine with virtual links is the usual case.
 
 use super::gateway::Stray;
-use kube_proxy::model::Family;
+use kube_proxy::family::Family;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::mem::MaybeUninit;

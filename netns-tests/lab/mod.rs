@@ -40,7 +40,7 @@ pub use netlink::Netlink;
 pub use outcome::Outcome;
 pub use spread::assert_even;
 
-use kube_proxy::model::Family;
+use kube_proxy::family::Family;
 use server::Server;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
@@ -59,6 +59,8 @@ pub struct Host {
     pub name: String,
     machine: usize,
     addresses: Vec<IpAddr>,
+    /// The node that it is on.
+    node: &'static str,
     /// The kernel chooses the source address of its connections (only the node's own processes).
     unbound: bool,
 }
@@ -111,6 +113,11 @@ impl Lab {
         address.unwrap_or_else(|| panic!("{} has no {family} address", host.name))
     }
 
+    /// `nodeName` of a host, as an endpoint has it: `node`, `remote`, or `elsewhere` for outside hosts.
+    pub fn node_of(&self, host: &str) -> &'static str {
+        self.host(host).node
+    }
+
     /// [`Lab::ip`] of IPv4.
     pub fn v4(&self, host: &str) -> IpAddr {
         self.ip(host, Family::V4)
@@ -148,13 +155,7 @@ impl Machine {
 
     /// Runs a program inside and returns its standard output; panics when it fails.
     pub fn output(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self
-            .namespace
-            .run(|| Command::new(program).args(arguments).output())
-            .unwrap_or_else(|error| panic!("run {program}: {error}"));
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {}: {errors}", arguments.join(" "));
-        String::from_utf8(output.stdout).expect("UTF-8")
+        self.namespace.output(program, arguments)
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::resume_unwind;
+use std::process::Command;
 use std::thread;
 
 /// Owner of a network namespace.
@@ -38,6 +39,16 @@ impl Namespace {
         }
     }
 
+    /// Runs a program inside and returns its standard output; panics when it fails.
+    pub fn output(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self
+            .run(|| Command::new(program).args(arguments).output())
+            .unwrap_or_else(|error| panic!("run {program}: {error}"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {}: {errors}", arguments.join(" "));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
     /// Sets sysctls, written with dots (or with slashes, where a name has dots): `net.ipv4.ip_forward`.
     pub fn sysctls(&self, settings: &[(&str, &str)]) {
         self.run(|| {
@@ -53,6 +64,11 @@ impl Namespace {
     pub fn sysctl_if_there(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         self.run(|| drop(fs::write(path, value)));
+    }
+
+    /// A second owner of it, for a process that shall live in it.
+    pub fn try_clone(&self) -> OwnedFd {
+        self.descriptor.try_clone().expect("duplicate a descriptor")
     }
 
     /// For messages and system calls that name the namespace by descriptor.

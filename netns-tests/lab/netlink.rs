@@ -11,7 +11,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, State,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -120,6 +121,18 @@ impl Netlink {
         link.header.index = index;
         link.attributes.push(LinkAttribute::Controller(bridge));
         self.request(format!("set {index} master {bridge}"), RouteNetlinkMessage::SetLink(link), 0);
+    }
+
+    /// `bridge link set dev INDEX hairpin on`: the port may send back what came from it.
+    pub fn hairpin(&self, index: u32) {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        let port = InfoBridgePort::HairpinMode(true);
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![port])),
+        ]));
+        self.request(format!("hairpin {index}"), RouteNetlinkMessage::SetLink(link), 0);
     }
 
     /// `ip link del INDEX`.

@@ -50,8 +50,8 @@ pub fn build(plan: &LabBuilder) -> io::Result<Lab> {
     let mut lab =
         Lab { machines: vec![node()?, the_gateway()?], hosts: Vec::new(), server: Server::new() };
     lab.uplink(NODE, 1);
-    lab.hosts.push(host("node", NODE, &["192.0.2.1", "2001:db8::1"], true));
-    lab.hosts.push(host("gateway", GATEWAY, &["192.0.2.254", "2001:db8::fe"], false));
+    lab.hosts.push(host("node", NODE, &["192.0.2.1", "2001:db8::1"], "node"));
+    lab.hosts.push(host("gateway", GATEWAY, &["192.0.2.254", "2001:db8::fe"], "elsewhere"));
     for range in ["10.96.0.0/16", "203.0.113.0/24", "10.244.0.0/24"] {
         lab.machines[GATEWAY].netlink.route(net(range), Some(ip("192.0.2.1")), FIRST);
     }
@@ -72,7 +72,7 @@ pub fn build(plan: &LabBuilder) -> io::Result<Lab> {
         let remote = lab.machines.len();
         lab.machines.push(node()?);
         lab.uplink(remote, 2);
-        lab.hosts.push(host("remote", remote, &["192.0.2.2", "2001:db8::2"], true));
+        lab.hosts.push(host("remote", remote, &["192.0.2.2", "2001:db8::2"], "remote"));
         for (number, name) in (0..).zip(&plan.remote_pods) {
             lab.pod(remote, 1, name, number, &format!("veth-{name}"), false)?;
         }
@@ -94,7 +94,9 @@ pub fn build(plan: &LabBuilder) -> io::Result<Lab> {
         for address in &addresses {
             lab.machines[GATEWAY].netlink.address(LOOPBACK, IpNet::from(*address));
         }
-        lab.hosts.push(Host { name: name.clone(), machine: GATEWAY, addresses, unbound: false });
+        let own: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        lab.hosts.push(host(name, GATEWAY, &own, "elsewhere"));
     }
     lab.serve(&plan.ports);
     Ok(lab)
@@ -150,6 +152,7 @@ impl Lab {
         let leads_to_pods = if bridged { BRIDGE } else { index };
         if bridged {
             router.netlink.enslave(index, BRIDGE);
+            router.netlink.hairpin(index);
         }
         for (address, gateway) in addresses.iter().zip([ip(ROUTER4), ROUTER6.into()]) {
             let address = IpNet::from(ip(address));
@@ -163,7 +166,8 @@ impl Lab {
         let machine = self.machines.len();
         self.machines.push(pod);
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        self.hosts.push(host(name, machine, &addresses, false));
+        let node = if node == NODE { "node" } else { "remote" };
+        self.hosts.push(host(name, machine, &addresses, node));
         Ok(())
     }
 
@@ -220,9 +224,9 @@ fn pod6(subnet: u8, number: u16) -> String {
     Ipv6Addr::new(0xfd00, 0x10, 0x244, subnet.into(), 0, 0, 0, number).to_string()
 }
 
-fn host(name: &str, machine: usize, addresses: &[&str], unbound: bool) -> Host {
+fn host(name: &str, machine: usize, addresses: &[&str], node: &'static str) -> Host {
     let addresses = addresses.iter().map(|text| ip(text)).collect();
-    Host { name: name.to_owned(), machine, addresses, unbound }
+    Host { name: name.to_owned(), machine, addresses, node, unbound: name == node }
 }
 
 fn ip(text: &str) -> IpAddr {

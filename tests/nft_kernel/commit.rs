@@ -178,7 +178,6 @@ E");
         let mut table = filled();
         table.adopt(nft.snapshot("kube-proxy").unwrap());
         assert!(!table.changes().operations.contains(&Operation::DeleteTable));
-        table.delete_leftovers();
         commit(&mut nft, &mut table);
         let after = sh("nft list table inet kube-proxy");
         assert_eq!(sorted_lines(&after), sorted_lines(&before));

@@ -1,0 +1,113 @@
+//! What operators see: `nft list table` works, names every Service, and what it prints loads again, with the
+//! installed nft and with the one that NFT_NEWER names (a command, as `chroot DIR nft`).
+
+use crate::lab::{Lab, Namespace, cluster_ip, external_ip};
+use crate::proxy::{Config, Proxy, endpoints, node, objects, service, service_cidr};
+use crate::scenario::{assert_same, at, everything, for_everything, lab};
+use kube_proxy::family::Family;
+use kube_proxy::plan::DetectLocal;
+use serde_json::Value;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// A bit of everything.
+fn cluster(lab: &Lab) -> Vec<Value> {
+    objects![
+        node(),
+        service_cidr("kubernetes", &["10.96.0.0/16", "fd00:10:96::/112"]),
+        service("web").cluster_ip(10).external_ip(7).tcp(80).node_port(30080),
+        endpoints("web").tcp().on(lab, &["a", "b", "c"]),
+        everything("shop/cart").cluster_ip(11).load_balancer(8, None),
+        for_everything("shop/cart").on(lab, &["b", "c"]),
+        everything("idle").cluster_ip(12).external_ip(9),
+    ]
+}
+
+/// The commands to try: `nft`, and the newer one where there is one.
+fn commands() -> Vec<Vec<String>> {
+    let newer = std::env::var("NFT_NEWER").unwrap_or_default();
+    let words: Vec<String> = newer.split_whitespace().map(str::to_owned).collect();
+    let mut commands = vec![vec!["nft".to_owned()]];
+    commands.extend(Some(words).filter(|words| !words.is_empty()));
+    commands
+}
+
+/// Runs nft in a namespace with some standard input.
+fn nft(namespace: &Namespace, command: &[String], arguments: &[&str], input: &str) -> String {
+    namespace.run(|| {
+        let mut child = Command::new(&command[0])
+            .args(&command[1..])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start nft");
+        let mut stdin = child.stdin.take().expect("piped");
+        // nft may fail before it has read all; its message says why.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("wait");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?} {arguments:?}: {errors}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    })
+}
+
+fn loads_again(lab: &Lab) {
+    for command in commands() {
+        let list = ["list", "table", "inet", "kube-proxy"];
+        let listing = nft(&lab.node().namespace, &command, &list, "");
+        let elsewhere = Namespace::new().expect("a namespace");
+        nft(&elsewhere, &command, &["-f", "-"], &listing);
+        let again = nft(&elsewhere, &command, &list, "");
+        assert_same(&listing, &again);
+    }
+}
+
+#[test]
+fn it_names_every_service_and_loads_again() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(cluster(&lab));
+    let listing = proxy.listing();
+    for comment in ["default/web", "shop/cart:udp", "shop/cart:sctp", "default/idle:tcp"] {
+        assert!(listing.contains(&format!("comment \"{comment}")), "{comment} in {listing}");
+    }
+    loads_again(&lab);
+}
+
+#[test]
+fn it_loads_again_with_every_detector_and_before_any_service() {
+    let Some(lab) = lab() else { return };
+    for detect_local in [
+        DetectLocal::NodeCidr,
+        DetectLocal::ClusterCidr(Vec::new()),
+        DetectLocal::BridgeInterface("cni0".into()),
+        DetectLocal::InterfaceNamePrefix("cali".into()),
+    ] {
+        let config = Config { detect_local, nodeport_addresses: None, ..Config::default() };
+        let mut proxy = Proxy::new(&lab, config);
+        proxy.commit();
+        loads_again(&lab);
+    }
+}
+
+#[test]
+fn a_table_loaded_from_its_listing_serves_and_is_adopted() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(cluster(&lab));
+    let listing = proxy.listing();
+    lab.nft(&["delete table inet kube-proxy"]);
+    nft(&lab.node().namespace, &commands()[0], &["-f", "-"], &listing);
+    for family in Family::BOTH {
+        let counts = lab.from("client").spread(at(cluster_ip(10, family), 80), 60);
+        assert_eq!(counts.len(), 3, "{counts:?}");
+        assert!(lab.from("a").sctp(at(external_ip(8, family), 80)).endpoint() != "a");
+    }
+    // nft may spell a rule in other expressions than ours, but the maps are the same.
+    let mut proxy = proxy.restart(Config::default());
+    let committed = proxy.commit();
+    assert!(committed.rebuilt.is_none() && committed.operations < 10, "{committed:?}");
+}

@@ -1,0 +1,81 @@
+//! Services without endpoints reject, over every frontend and protocol, and serve as soon as they have one.
+
+use crate::lab::{Lab, Outcome, cluster_ip, external_ip};
+use crate::proxy::{Config, Proxy, objects};
+use crate::scenario::{PROTOCOLS, at, for_everything, lab};
+use kube_proxy::family::Family;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+fn idle() -> Vec<Value> {
+    let service =
+        crate::proxy::service("idle").cluster_ip(10).external_ip(7).load_balancer(8, None);
+    let ports = [("TCP", "tcp"), ("UDP", "udp"), ("SCTP", "sctp")].map(|(protocol, name)| {
+        json!({ "protocol": protocol, "name": name, "port": 80, "nodePort": 30080 })
+    });
+    objects![service.spec("ports", json!(ports))]
+}
+
+fn frontends(lab: &Lab, family: Family) -> [SocketAddr; 4] {
+    [
+        at(cluster_ip(10, family), 80),
+        at(external_ip(7, family), 80),
+        at(external_ip(8, family), 80),
+        at(lab.ip("node", family), 30080),
+    ]
+}
+
+fn all_are_refused(lab: &Lab) {
+    for family in Family::BOTH {
+        for target in frontends(lab, family) {
+            for host in ["a", "node", "client"] {
+                for (protocol, probe) in PROTOCOLS {
+                    let outcome = probe(&lab.from(host), target);
+                    assert_eq!(outcome, Outcome::Refused, "{host} to {target}, {protocol}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_slices_or_endpoints_everything_is_rejected() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(idle());
+    all_are_refused(&lab);
+    proxy.apply(for_everything("idle"));
+    all_are_refused(&lab);
+}
+
+#[test]
+fn endpoints_that_are_not_ready_do_not_count() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    let not_ready = json!({ "conditions": { "ready": false, "serving": false } });
+    proxy.apply(objects![idle(), for_everything("idle").with(&lab, &["b"], not_ready)]);
+    all_are_refused(&lab);
+}
+
+#[test]
+fn scaling_from_zero_and_back() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(idle());
+    let vip = at(cluster_ip(10, Family::V4), 80);
+    assert_eq!(lab.from("a").tcp(vip), Outcome::Refused);
+    proxy.apply(for_everything("idle").on(&lab, &["b"]));
+    for family in Family::BOTH {
+        for target in frontends(&lab, family) {
+            for (protocol, probe) in PROTOCOLS {
+                let outcome = probe(&lab.from("client"), target);
+                assert_eq!(outcome.endpoint(), "b", "{target}, {protocol}");
+            }
+        }
+    }
+    let mut connection = lab.from("a").connect(vip);
+    let before = connection.ask();
+    proxy.apply(for_everything("idle"));
+    assert_eq!(connection.ask(), before, "an open connection is left alone");
+    all_are_refused(&lab);
+}

@@ -1,0 +1,142 @@
+//! The program itself: its start, its health, and changes of files that it sees on its own.
+
+use crate::lab::{Lab, Outcome, cluster_ip};
+use crate::proxy::{Manifests, Program, endpoints, objects, service};
+use crate::scenario::{at, lab};
+use kube_proxy::family::Family;
+use serde_json::json;
+
+#[test]
+fn it_serves_what_is_there_at_start_and_what_comes_and_goes() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    manifests.apply(objects![
+        service("web").cluster_ip(10).tcp(80),
+        endpoints("web").tcp().on(&lab, &["b"]),
+    ]);
+    let mut program = Program::start(&lab, &manifests, None);
+    for family in Family::BOTH {
+        // Healthy means that the first state is in the kernel.
+        assert_eq!(lab.from("a").tcp(at(cluster_ip(10, family), 80)).endpoint(), "b");
+    }
+    let late =
+        objects![service("late").cluster_ip(11).udp(53), endpoints("late").udp().on(&lab, &["c"]),];
+    let vip = at(cluster_ip(11, Family::V6), 53);
+    manifests.apply(late.clone());
+    program.wait_until(|_| lab.from("a").udp(vip) == Outcome::reached("c", lab.v6("a")));
+    manifests.apply(endpoints("late").udp().on(&lab, &["b"]));
+    program.wait_until(|_| lab.from("a").udp(vip) == Outcome::reached("b", lab.v6("a")));
+    manifests.delete(late);
+    let gone = Outcome::Untouched { source: lab.v6("a") };
+    program.wait_until(|_| lab.from("a").udp(vip) == gone);
+    assert!(program.get(10256, "/livez").starts_with("HTTP/1.1 200"));
+    assert!(program.get(10249, "/proxyMode").ends_with("nftables"));
+}
+
+#[test]
+fn a_configuration_file_decides_who_is_masqueraded() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    manifests.apply(objects![
+        service("web").cluster_ip(10).tcp(80),
+        endpoints("web").tcp().on(&lab, &["b"]),
+    ]);
+    let vip = at(cluster_ip(10, Family::V4), 80);
+    for (config, pod_keeps, client_keeps) in [
+        (json!({}), true, true),
+        (json!({ "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56" }), true, false),
+        (
+            json!({ "clusterCIDR": "10.244.0.0/16", "mode": "nftables", "nftables": { "masqueradeAll": true } }),
+            false,
+            false,
+        ),
+        (
+            json!({ "detectLocalMode": "InterfaceNamePrefix", "detectLocal": { "interfaceNamePrefix": "veth-" } }),
+            true,
+            false,
+        ),
+    ] {
+        let program = Program::start(&lab, &manifests, Some(config.clone()));
+        for (host, keeps) in [("a", pod_keeps), ("client", client_keeps)] {
+            let seen = lab.v4(if keeps { host } else { "node" });
+            assert_eq!(lab.from(host).tcp(vip), Outcome::reached("b", seen), "{host}: {config}");
+        }
+        program.kill();
+    }
+}
+
+#[test]
+fn files_are_yaml_with_several_documents_and_a_broken_one_keeps_its_last_state() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    let text = |endpoint: &str| {
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{ name: web }}
+spec:
+  clusterIP: 10.96.0.10
+  ports:
+  - port: 80
+---
+# Nothing but what is needed: the API server's defaults apply.
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: web-1, labels: {{ kubernetes.io/service-name: web }} }}
+addressType: IPv4
+ports:
+- port: 8080
+endpoints:
+- addresses: [{endpoint}]
+"
+        )
+    };
+    manifests.write("web.yaml", &text("10.244.0.12"));
+    let mut program = Program::start(&lab, &manifests, None);
+    let from_a = |lab: &Lab| lab.from("a").tcp("10.96.0.10:80");
+    assert_eq!(from_a(&lab).endpoint(), "b");
+    manifests.write("web.yaml", "apiVersion: v1\nkind: [");
+    program.wait_until(|program| program.log().contains("web.yaml"));
+    assert_eq!(from_a(&lab).endpoint(), "b", "the last good state stays");
+    manifests.write("web.yaml", &text("10.244.1.11"));
+    program.wait_until(|_| from_a(&lab).endpoint() == "c");
+}
+
+#[test]
+fn a_symlink_swap_as_of_a_config_map_volume_is_seen() {
+    use std::os::unix::fs::symlink;
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    let state = |name: &str, pods: &[&str]| {
+        let directory = manifests.path().join(name);
+        std::fs::create_dir(&directory).expect("make a directory");
+        let list =
+            objects![service("web").cluster_ip(10).tcp(80), endpoints("web").tcp().on(&lab, pods),];
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": list });
+        std::fs::write(directory.join("all.yaml"), list.to_string()).expect("write");
+        let draft = manifests.path().join("..data_tmp");
+        symlink(name, &draft).expect("link");
+        std::fs::rename(draft, manifests.path().join("..data")).expect("swap");
+    };
+    state("..one", &["b"]);
+    symlink("..data/all.yaml", manifests.path().join("all.yaml")).expect("link");
+    let mut program = Program::start(&lab, &manifests, None);
+    let vip = at(cluster_ip(10, Family::V6), 80);
+    assert_eq!(lab.from("a").tcp(vip).endpoint(), "b");
+    state("..two", &["c"]);
+    program.wait_until(|_| lab.from("a").tcp(vip).endpoint() == "c");
+}
+
+#[test]
+fn cleanup_removes_the_table_and_nothing_else() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    manifests.apply(service("web").cluster_ip(10).tcp(80));
+    lab.nft(&["add table inet mine"]);
+    let status = Program::start(&lab, &manifests, None).terminate();
+    assert!(status.success(), "{status}");
+    let tables = || lab.nft(&["list", "tables"]);
+    assert!(tables().contains("table inet kube-proxy"), "the rules stay");
+    lab.node().output(env!("CARGO_BIN_EXE_kube-proxy"), &["--cleanup"]);
+    assert_eq!(tables(), "table inet mine\n");
+}

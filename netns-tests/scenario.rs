@@ -1,0 +1,70 @@
+//! What most tests of a feature start from.
+
+use crate::lab::{Client, Lab, Outcome, PORT, has_nft};
+use crate::proxy::{Endpoints, Service, endpoints, service};
+use std::net::{IpAddr, SocketAddr};
+
+/// Pods a and b on the node, pod c on another one, a client outside and a load balancer, which owns
+/// 203.0.113.50 and 2001:db8:203::32. None where it cannot be.
+pub fn lab() -> Option<Lab> {
+    if !has_nft() {
+        return None;
+    }
+    Lab::new()
+        .pod("a")
+        .pod("b")
+        .remote_pod("c")
+        .outside("client")
+        .outside_owning("lb", &["203.0.113.50", "2001:db8:203::32"])
+        .port(8443)
+        .build()
+}
+
+/// [`lab`] without a load balancer, and with a second client outside.
+pub fn two_clients() -> Option<Lab> {
+    if !has_nft() {
+        return None;
+    }
+    Lab::new().pod("a").pod("b").remote_pod("c").outside("client").outside("stranger").build()
+}
+
+/// A probe over one protocol.
+pub type Probe = fn(&Client, SocketAddr) -> Outcome;
+
+pub const TCP: Probe = |client, target| client.tcp(target);
+pub const UDP: Probe = |client, target| client.udp(target);
+pub const SCTP: Probe = |client, target| client.sctp(target);
+pub const PROTOCOLS: [(&str, Probe); 3] = [("TCP", TCP), ("UDP", UDP), ("SCTP", SCTP)];
+
+/// An address and a port.
+pub fn at(ip: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(ip, port)
+}
+
+/// A Service with port 80 over every protocol; give it an address.
+pub fn everything(name: &str) -> Service {
+    service(name).tcp(80).named("tcp").udp(80).named("udp").sctp(80).named("sctp")
+}
+
+/// Endpoints of such a Service; put them on hosts.
+pub fn for_everything(name: &str) -> Endpoints {
+    endpoints(name).port("tcp", "TCP", PORT).port("udp", "UDP", PORT).port("sctp", "SCTP", PORT)
+}
+
+/// Panics unless two listings of a table say the same, in whatever order.
+#[track_caller]
+pub fn assert_same(one: &str, other: &str) {
+    let content = |listing: &str| -> Vec<String> {
+        let text = listing.replace("elements = {", "\n").replace(['}', ','], "\n");
+        let lines = text.lines().map(|line| line.trim().to_owned());
+        let mut lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let (one, other) = (content(one), content(other));
+    let lacks = |these: &[String], others: &[String]| -> Vec<String> {
+        these.iter().filter(|line| !others.contains(line)).cloned().collect()
+    };
+    let (gone, new) = (lacks(&one, &other), lacks(&other, &one));
+    assert!(one == other, "only in the first: {gone:#?}\nonly in the second: {new:#?}");
+}

@@ -1,0 +1,143 @@
+//! Change after change: each takes effect at once, open connections live on, and nobody loses a packet.
+
+use crate::lab::{Load, Outcome, assert_even, cluster_ip, external_ip};
+use crate::proxy::{Config, Proxy, endpoints, objects, service};
+use crate::scenario::{at, lab};
+use kube_proxy::family::Family;
+
+#[test]
+fn scaling_moves_connections_to_whom_there_is() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(service("web").cluster_ip(10).external_ip(7).tcp(80).node_port(30080));
+    for pods in
+        [&["a"][..], &["a", "b"], &["a", "b", "c"], &["b", "c"], &["c"], &["a", "c"], &["b"]]
+    {
+        proxy.apply(endpoints("web").tcp().on(&lab, pods));
+        for family in Family::BOTH {
+            for target in [
+                at(cluster_ip(10, family), 80),
+                at(external_ip(7, family), 80),
+                at(lab.ip("node", family), 30080),
+            ] {
+                assert_even(&lab.from("client").spread(target, 40 * pods.len()), pods);
+            }
+        }
+    }
+}
+
+#[test]
+fn open_connections_outlive_every_change() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    let web = || service("web").cluster_ip(10).external_ip(7);
+    proxy.apply(objects![
+        web().tcp(80).node_port(30080),
+        endpoints("web").tcp().on(&lab, &["a", "b", "c"]),
+    ]);
+    let mut connections = Vec::new();
+    for family in Family::BOTH {
+        for target in [
+            at(cluster_ip(10, family), 80),
+            at(external_ip(7, family), 80),
+            at(lab.ip("node", family), 30080),
+        ] {
+            for host in ["a", "node", "client"] {
+                let mut connection = lab.from(host).connect(target);
+                let answer = connection.ask();
+                connections.push((connection, answer));
+            }
+        }
+    }
+    let mut live_on = |what: &str| {
+        for (connection, answer) in &mut connections {
+            assert_eq!(connection.ask(), *answer, "{what}");
+        }
+    };
+    proxy.apply(endpoints("web").tcp().on(&lab, &["c"]));
+    live_on("fewer endpoints");
+    proxy.apply(service("web").cluster_ip(10).tcp(80));
+    live_on("external IP and NodePort gone");
+    proxy.apply(endpoints("web").tcp());
+    live_on("no endpoints");
+    proxy.delete(endpoints("web"));
+    proxy.delete(service("web"));
+    live_on("no Service");
+    proxy.apply(service("web").cluster_ip(10).tcp(81));
+    live_on("another port");
+}
+
+#[test]
+fn a_vip_moves_from_one_service_to_another() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(objects![
+        service("one").cluster_ip(10).external_ip(7).tcp(80),
+        endpoints("one").tcp().on(&lab, &["b"]),
+        service("two").cluster_ip(11).tcp(80),
+        endpoints("two").tcp().on(&lab, &["c"]),
+    ]);
+    let vip = at(external_ip(7, Family::V6), 80);
+    assert_eq!(lab.from("client").tcp(vip).endpoint(), "b");
+    proxy.apply(objects![
+        service("one").cluster_ip(10).tcp(80),
+        service("two").cluster_ip(11).external_ip(7).tcp(80),
+    ]);
+    assert_eq!(lab.from("client").tcp(vip).endpoint(), "c");
+    // And the ClusterIPs change places.
+    proxy.apply(objects![
+        service("one").cluster_ip(11).tcp(80),
+        service("two").cluster_ip(10).tcp(80),
+    ]);
+    let from_a = |number| lab.from("a").tcp(at(cluster_ip(number, Family::V4), 80));
+    assert_eq!((from_a(10).endpoint(), from_a(11).endpoint()), ("c", "b"));
+    assert_eq!(lab.from("a").tcp(at(vip.ip(), 80)), Outcome::Untouched { source: lab.v6("a") });
+}
+
+#[test]
+fn nothing_is_lost_while_endpoints_change() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(objects![
+        service("web").cluster_ip(10).tcp(80).node_port(30080),
+        endpoints("web").tcp().on(&lab, &["a", "b", "c"]),
+    ]);
+    for target in ["192.0.2.1:30080", "[fd00:10:96::a]:80"] {
+        let (report, ()) = Load::during(&lab.from("client"), target, 3, |load| {
+            for pods in [&["a", "b"][..], &["b", "c"], &["c"], &["a"], &["a", "b", "c"]].repeat(6) {
+                proxy.apply(endpoints("web").tcp().on(&lab, pods));
+                load.wait_for(10);
+            }
+        });
+        report.assert_no_loss();
+        assert_eq!(report.endpoints.len(), 3, "{report:?}");
+    }
+}
+
+#[test]
+fn nothing_is_lost_while_other_services_come_and_go() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(objects![
+        service("web").cluster_ip(10).tcp(80),
+        endpoints("web").tcp().on(&lab, &["b", "c"]),
+    ]);
+    let (report, ()) = Load::during(&lab.from("client"), "10.96.0.10:80", 3, |load| {
+        for _ in 0..5 {
+            let others: Vec<_> = (20..40)
+                .flat_map(|number| {
+                    let name = format!("other-{number}");
+                    objects![
+                        service(&name).cluster_ip(number).external_ip(number).tcp(80),
+                        endpoints(&name).tcp().on(&lab, &["a", "b", "c"]),
+                    ]
+                })
+                .collect();
+            proxy.apply(others.clone());
+            load.wait_for(10);
+            proxy.delete(others);
+            load.wait_for(10);
+        }
+    });
+    report.assert_no_loss();
+}
