@@ -28,15 +28,18 @@ pub fn sync_options(config: &Config) -> sync::Options {
             node_name: config.node_name.as_str().into(),
             detect_local: detect_local(&config.detect_local),
             masquerade_all: config.masquerade_all,
-            localhost_nodeports: Family::BOTH
-                .into_iter()
-                .filter(|family| config.node_port_addresses.localhost(*family))
-                .collect(),
+            localhost_nodeports: localhost_families(config),
         },
         select_nodeports: Box::new(select_nodeports),
         min_sync_period: config.min_sync_period,
         sync_period: config.sync_period,
     }
+}
+
+/// Families whose NodePorts are served on the loopback addresses.
+pub fn localhost_families(config: &Config) -> Vec<Family> {
+    let asked_for = |family: &Family| config.node_port_addresses.localhost(*family);
+    Family::BOTH.into_iter().filter(asked_for).collect()
 }
 
 /// This node's address of a family: bindAddress where it names one, else what the Node object says.

@@ -11,12 +11,12 @@
 use super::SelectNodePorts;
 use super::quarantine::Quarantine;
 use crate::family::Family;
-use crate::kernel::addresses::{LocalAddresses, nodeport_networks};
+use crate::kernel::addresses::{LocalAddresses, NodePortSelection, nodeport_networks};
 use crate::kernel::nft::{Error, Kernel};
 use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::base::TABLE;
-use crate::plan::{Backend, Notice, Planner, Settings};
+use crate::plan::{Backend, Effects, Notice, Planner, Settings};
 use crate::ruleset::{Key, Operation, SetId, Value};
 use hashbrown::HashSet;
 use std::collections::BTreeMap;
@@ -151,8 +151,19 @@ impl<K: Kernel> Engine<K> {
     }
 
     fn write_nodeport_networks(&mut self) {
-        let selection = (self.select_nodeports)(self.planner.node());
-        self.planner.set_nodeport_networks(&nodeport_networks(&selection, &self.addresses));
+        let (selection, addresses) = self.nodeport_selection();
+        let networks = nodeport_networks(&selection, addresses);
+        self.planner.set_nodeport_networks(&networks);
+    }
+
+    /// Which addresses NodePorts answer on, and the addresses that this machine has.
+    pub fn nodeport_selection(&self) -> (NodePortSelection, &LocalAddresses) {
+        ((self.select_nodeports)(self.planner.node()), &self.addresses)
+    }
+
+    /// What follows from the last commit outside the table.
+    pub fn effects(&mut self) -> &mut Effects {
+        self.planner.effects()
     }
 
     /// Writes what changed. After an error the kernel has its last good state.

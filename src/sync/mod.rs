@@ -6,6 +6,7 @@
 //!                                      +--> health, metrics
 //! ```
 //!
+//! * [`follow_up`]: what follows outside the table
 //! * [`engine`]: one sync, from what changed to what is committed, with everything that can go wrong
 //! * [`pace`]: when to sync: at once, but no more often than `minSyncPeriod`, and later after a failure
 //! * [`quarantine`]: Services that the kernel refused, and when to try them again
@@ -13,16 +14,19 @@
 //! Nothing is written before the source has said [`Input::Complete`].
 
 mod engine;
+mod follow_up;
 mod pace;
 mod quarantine;
 
 pub use engine::{Committed, Engine, Failure};
+pub use follow_up::FollowUp;
 
+use crate::family::Family;
 use crate::health::{Health, Moment};
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection};
 use crate::kernel::nft::Kernel;
 use crate::metrics::Metrics;
-use crate::metrics::sync::SyncKind;
+use crate::metrics::sync::{SyncKind, TrafficPolicy};
 use crate::model::{Change, Node};
 use crate::plan::Settings;
 use pace::Pace;
@@ -54,11 +58,13 @@ pub struct Options {
     pub sync_period: Duration,
 }
 
-/// What the thread tells of itself.
-#[derive(Clone)]
+/// Whom the thread tells.
 pub struct Observers {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
+    pub follow_up: FollowUp,
+    /// Called once, after the first sync that succeeded.
+    pub first_sync: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Runs until all senders of `inputs` are gone. The rules stay in the kernel.
@@ -118,30 +124,42 @@ impl<K: Kernel> Loop<K> {
     }
 
     fn take(&mut self, input: Input) {
-        let Observers { health, metrics } = &self.observers;
         match input {
             Input::Complete => {
                 self.complete = true;
                 self.pace.queue(Instant::now());
             }
             Input::Changes(changes) => {
+                let metrics = &self.observers.metrics;
                 let slices = changes.iter().filter(|c| matches!(c, Change::EndpointSlice(..)));
                 metrics.sync.endpoint_changes.seen(slices.count());
                 let services = changes.iter().filter(|c| matches!(c, Change::Service(..)));
                 metrics.sync.service_changes.seen(services.count());
                 for change in changes {
-                    if let Change::Node(node) = &change {
-                        health.set_node(node.as_deref());
-                    }
+                    let node = match &change {
+                        Change::Node(node) => Some(node.clone()),
+                        _ => None,
+                    };
                     self.engine.apply(change);
+                    if let Some(node) = node {
+                        self.observers.health.set_node(node.as_deref());
+                        self.listen();
+                    }
                 }
                 self.queue();
             }
             Input::Addresses(addresses) => {
                 self.engine.set_addresses(addresses);
+                self.listen();
                 self.queue();
             }
         }
+    }
+
+    /// Health check node ports follow the node's addresses.
+    fn listen(&self) {
+        let (selection, addresses) = self.engine.nodeport_selection();
+        self.observers.follow_up.listen_on(&selection, addresses);
     }
 
     fn queue(&mut self) {
@@ -153,7 +171,7 @@ impl<K: Kernel> Loop<K> {
     fn sync(&mut self) {
         let start = Instant::now();
         let span = tracing::debug_span!("sync", operations = tracing::field::Empty).entered();
-        let Observers { health, metrics } = &self.observers;
+        let Observers { health, metrics, follow_up, first_sync } = &mut self.observers;
         match self.engine.sync() {
             Ok(committed) => {
                 span.record("operations", committed.operations);
@@ -173,6 +191,16 @@ impl<K: Kernel> Loop<K> {
                     }
                 }
                 health.synced(Moment::now());
+                for family in Family::BOTH {
+                    let counts = self.engine.effects().no_local_endpoints(family);
+                    let (internal, external) = (counts.internal, counts.external);
+                    metrics.sync.set_no_local_endpoints(TrafficPolicy::Internal, family, internal);
+                    metrics.sync.set_no_local_endpoints(TrafficPolicy::External, family, external);
+                }
+                follow_up.committed(self.engine.effects());
+                if let Some(first_sync) = first_sync.take() {
+                    first_sync();
+                }
                 self.pace.succeeded(Instant::now());
                 log_commit(&committed.text, start.elapsed(), committed.operations);
             }

@@ -1,0 +1,94 @@
+//! What is done before serving, and the actions that end at once.
+
+use crate::config::{Config, Source};
+use crate::kernel::nft::{Kernel, Nft};
+use crate::kernel::sysctl::{ConntrackSettings, Sysctl, conntrack_max};
+use crate::kernel::{conntrack, leftovers};
+use crate::plan::base::TABLE;
+use crate::ruleset::{Operation, Transaction};
+use anyhow::{Context, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// What needs more privileges than serving (`--init-only` stops after it): loads kernel modules and
+/// makes kernel settings.
+pub fn init(config: &Config) -> anyhow::Result<()> {
+    let missing = Nft::open()
+        .and_then(|mut kernel| kernel.missing_features())
+        .context("cannot find out what the kernel's nftables can do")?;
+    if !missing.is_empty() {
+        bail!("the kernel lacks what this proxy needs of nftables: {}", missing.join(", "));
+    }
+    // The files of the settings exist once the module is loaded, which this request does.
+    if let Err(error) = conntrack::probe() {
+        tracing::warn!("{error}");
+    }
+    let sysctl = Sysctl::system();
+    let settings = conntrack_settings(config, sysctl.cpus());
+    match (sysctl.set_conntrack(&settings), &config.source) {
+        (Ok(()), _) => {}
+        // A single host is often a container or a namespace that may not change them.
+        (Err(error), Source::Manifests(_)) => tracing::warn!("{error}"),
+        (Err(error), _) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// All that is done before serving.
+pub fn prepare(config: &Config) -> anyhow::Result<()> {
+    init(config)?;
+    if let Err(error) = Sysctl::system().set_oom_score_adj(config.oom_score_adj) {
+        tracing::warn!("{error}");
+    }
+    raise_open_files();
+    Ok(())
+}
+
+fn conntrack_settings(config: &Config, cpus: usize) -> ConntrackSettings {
+    let wanted = &config.conntrack;
+    ConntrackSettings {
+        max: wanted.max_per_core.and_then(|per_core| conntrack_max(per_core, wanted.min, cpus)),
+        tcp_established_timeout: wanted.tcp_established_timeout,
+        tcp_close_wait_timeout: wanted.tcp_close_wait_timeout,
+        udp_timeout: wanted.udp_timeout,
+        udp_stream_timeout: wanted.udp_stream_timeout,
+        tcp_be_liberal: wanted.tcp_be_liberal,
+    }
+}
+
+/// Health check node ports take a socket per Service and address, so the soft limit goes up to the
+/// hard one.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::debug!("cannot raise the limit of open files: {error}");
+    }
+}
+
+/// `--cleanup`: removes everything that this proxy or another mode of kube-proxy has put into
+/// nftables.
+pub fn cleanup() -> anyhow::Result<()> {
+    let mut kernel = Nft::open().context("cannot reach nftables")?;
+    if kernel.snapshot(TABLE)?.is_some() {
+        kernel.commit(&Transaction { table: TABLE, operations: vec![Operation::DeleteTable] })?;
+        tracing::info!("deleted table inet {TABLE}");
+    }
+    remove_leftovers()
+}
+
+/// Removes what other modes left.
+pub fn remove_leftovers() -> anyhow::Result<()> {
+    let removed = leftovers::remove()?;
+    if !removed.is_nothing() {
+        tracing::info!(
+            "removed what other modes of kube-proxy left: {} tables, {} chains, {} rules",
+            removed.tables.len(),
+            removed.chains,
+            removed.rules
+        );
+    }
+    for kept in &removed.kept {
+        tracing::warn!("left in place: {kept}");
+    }
+    Ok(())
+}

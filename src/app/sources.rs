@@ -1,0 +1,129 @@
+//! Where Services come from: a directory of manifests or an API server; and Events back to the latter.
+
+use crate::api::{
+    self, Connection, ConnectionOptions, Event, EventSeverity, EventWriter, Regarding,
+};
+use crate::config::{ALLOW_SERVICE_EXTERNAL_IPS, Config, DetectLocal, Source};
+use crate::http::BindError;
+use crate::http::service_checks::ListenError;
+use crate::intake;
+use crate::manifests;
+use crate::metrics::Metrics;
+use crate::sync::Input;
+use anyhow::anyhow;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// How long the first sync waits for this node's Node object, as kube-proxy does: with NodeCIDR the
+/// detector is nothing without it.
+const NODE_PATIENCE: Duration = Duration::from_secs(30);
+const POD_CIDR_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The connection to the API server, where that is the source.
+pub async fn connect(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<Connection>> {
+    let (kubeconfig, master) = match &config.source {
+        Source::Manifests(_) => return Ok(None),
+        Source::Kubeconfig { path, master } => (Some(path.clone()), master.clone()),
+        Source::Master(master) => (None, Some(master.clone())),
+        Source::InCluster => (None, None),
+    };
+    let options = ConnectionOptions {
+        kubeconfig,
+        master,
+        accept_content_types: config.client.accept_content_types.clone(),
+        content_type: config.client.content_type.clone(),
+        qps: config.client.qps,
+        burst: config.client.burst,
+    };
+    let metrics = metrics.clone();
+    let observer = Arc::new(move |call: &api::Call<'_>| {
+        let api::Call { method, host, code, latency, throttled } = *call;
+        metrics.client.answered(method, host, code, latency, throttled);
+    });
+    Ok(Some(Connection::open(options, observer).await?))
+}
+
+/// Starts the source. The task ends only when the source does, which is an error.
+pub fn start(
+    config: &Config,
+    connection: Option<&Connection>,
+    inputs: Sender<Input>,
+) -> anyhow::Result<JoinHandle<anyhow::Error>> {
+    let intake = intake::Options {
+        allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
+    };
+    match (&config.source, connection) {
+        (Source::Manifests(directory), _) => {
+            let (source, changes) = manifests::Source::open(directory, &config.node_name, intake)?;
+            let _ = inputs.send(Input::Changes(changes));
+            let _ = inputs.send(Input::Complete);
+            let send = move |changes| {
+                let _ = inputs.send(Input::Changes(changes));
+            };
+            Ok(tokio::spawn(async move {
+                match source.run(send).await {
+                    Ok(()) => anyhow!("the directory of manifests is not watched any more"),
+                    Err(error) => error.into(),
+                }
+            }))
+        }
+        (_, Some(connection)) => {
+            let needs_pod_cidrs = config.detect_local == DetectLocal::NodeCidr;
+            let options = api::Options {
+                node_name: config.node_name.clone(),
+                wait_for_node: if needs_pod_cidrs { POD_CIDR_PATIENCE } else { NODE_PATIENCE },
+                intake,
+            };
+            let sink = move |notice| {
+                let _ = inputs.send(match notice {
+                    api::Notice::Changes(changes) => Input::Changes(changes),
+                    api::Notice::Complete => Input::Complete,
+                });
+            };
+            let mut watches = api::watch(connection, &options, Arc::new(sink));
+            Ok(tokio::spawn(async move {
+                anyhow!("a watch of the API server ended: {:?}", watches.join_next().await)
+            }))
+        }
+        (_, None) => unreachable!("a connection was opened for every source but manifests"),
+    }
+}
+
+/// Kubernetes Events, where there is an API server to write them to.
+#[derive(Clone)]
+pub struct Events(Option<EventWriter>);
+
+pub fn events(config: &Config, connection: Option<&Connection>) -> Events {
+    Events(connection.map(|connection| EventWriter::start(connection.clone(), &config.node_name)))
+}
+
+impl Events {
+    pub fn starting(&self) {
+        if let Some(writer) = &self.0 {
+            writer.publish(Event::starting());
+        }
+    }
+
+    /// A server of this process cannot bind its address.
+    pub fn server_failed(&self, reason: &'static str, error: &BindError) {
+        self.warn(Regarding::Node, reason, "StartKubeProxy", error.to_string());
+    }
+
+    /// A health check node port cannot be bound.
+    pub fn health_check_failed(&self, error: &ListenError) {
+        let service = Regarding::Service(error.service.clone());
+        self.warn(service, "FailedToStartServiceHealthcheck", "Listen", error.to_string());
+    }
+
+    fn warn(&self, regarding: Regarding, reason: &'static str, action: &'static str, note: String) {
+        if let Some(writer) = &self.0 {
+            let severity = EventSeverity::Warning;
+            writer.publish(Event { regarding, severity, reason, action, note });
+        }
+    }
+}
