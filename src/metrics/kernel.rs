@@ -93,7 +93,7 @@ impl Kernel {
     }
 
     /// The gauge of one map or set; keep it. Maps that belong to a single Service share one.
-    pub fn elements(&self, map: &'static str) -> IntGauge {
+    pub fn elements(&self, map: &str) -> IntGauge {
         self.elements.with_label_values(&[map])
     }
 }

@@ -31,7 +31,7 @@ mod tests;
 mod writer;
 
 pub use effects::{Effects, HealthCheck, LocalhostPort};
-pub use planner::{Notice, Planner};
+pub use planner::{Counts, Notice, Planner};
 pub use ports::{Frontend, PlannedFrontend, PortPlan, Route};
 pub use select::{Backend, Here};
 pub use sources::{DetectLocal, Settings};

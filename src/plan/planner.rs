@@ -25,6 +25,17 @@ pub enum Notice {
     TookOver { service: ObjectName, frontend: Frontend },
 }
 
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Services that are served: not those in quarantine.
+    pub services: usize,
+    /// Endpoints in all slices, whatever their conditions.
+    pub endpoints: usize,
+    /// Frontends that a Service wants and an older one has.
+    pub lost_frontends: usize,
+}
+
 /// A Service with its slices, as far as they are known, and what was planned for it.
 #[derive(Debug, Default)]
 struct Entry {
@@ -38,6 +49,8 @@ struct Entry {
     plans: Vec<PortPlan>,
     /// The kernel refused it: planned as if it were not there.
     quarantined: bool,
+    /// It is counted as served.
+    counted: bool,
 }
 
 impl Entry {
@@ -71,6 +84,7 @@ pub struct Planner {
     seeds: Seeds,
     notices: Vec<Notice>,
     effects: Effects,
+    counts: Counts,
     purges: BTreeMap<Arc<str>, Vec<Backend>>,
 }
 
@@ -94,6 +108,7 @@ impl Planner {
             seeds: HashMap::new(),
             notices: Vec::new(),
             effects: Effects::default(),
+            counts: Counts::default(),
             purges: BTreeMap::new(),
         };
         planner.write_sources();
@@ -181,12 +196,15 @@ impl Planner {
         if let Some(before) = before.filter(|before| Some(before) != service.as_ref())
             && let Some(entry) = self.services.get_mut(&before)
         {
-            entry.slices.remove(&name.name);
+            let gone = entry.slices.remove(&name.name);
+            self.counts.endpoints -= gone.map_or(0, |slice| slice.endpoints.len());
             self.changed.insert(before);
         }
         if let (Some(service), Some(slice)) = (service, slice) {
             let entry = self.services.entry(service.clone()).or_default();
-            entry.slices.insert(name.name, slice);
+            self.counts.endpoints += slice.endpoints.len();
+            let before = entry.slices.insert(name.name, slice);
+            self.counts.endpoints -= before.map_or(0, |slice| slice.endpoints.len());
             entry.quarantined = false;
             self.changed.insert(service);
         }
@@ -261,6 +279,9 @@ impl Planner {
             }
             let Some(entry) = self.services.get_mut(&name) else { continue };
             self.effects.note(&name, entry.active(), &before, &plans);
+            let is_served = entry.active().is_some();
+            self.counts.services += usize::from(is_served);
+            self.counts.services -= usize::from(std::mem::replace(&mut entry.counted, is_served));
             entry.plans = plans;
             self.note_health_check(&name);
             if self.services[&name].is_gone() {
@@ -383,6 +404,8 @@ impl Planner {
                 });
             }
         }
+        self.counts.lost_frontends += lost.len();
+        self.counts.lost_frontends -= entry.lost.len();
         entry.lost = lost;
         plans
     }
@@ -525,9 +548,9 @@ impl Planner {
         std::mem::take(&mut self.notices)
     }
 
-    /// How many Services are served.
-    pub fn service_count(&self) -> usize {
-        self.services.values().filter(|entry| entry.active().is_some()).count()
+    /// How much there is of everything.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The Service that an element belongs to, as far as the element tells.

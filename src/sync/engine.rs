@@ -41,8 +41,6 @@ pub struct Committed {
     pub quarantined: usize,
     /// Trigger times of the slices that are now in the kernel, nanoseconds since 1970.
     pub triggers: Vec<(Family, i64)>,
-    /// One line for the log.
-    pub text: String,
 }
 
 /// Why nothing could be written.
@@ -190,11 +188,6 @@ impl<K: Kernel> Engine<K> {
         self.suspects.clear();
         committed.quarantined = self.quarantine.len();
         committed.triggers = std::mem::take(&mut self.triggers);
-        committed.text = format!(
-            "programmed {} operations for {} Services",
-            committed.operations,
-            self.planner.service_count()
-        );
         Ok(committed)
     }
 

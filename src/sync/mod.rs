@@ -29,7 +29,9 @@ use crate::metrics::Metrics;
 use crate::metrics::sync::{SyncKind, TrafficPolicy};
 use crate::model::{Change, Node};
 use crate::plan::Settings;
+use crate::ruleset::SetId;
 use pace::Pace;
+use prometheus::{IntCounter, IntGauge};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
@@ -71,13 +73,18 @@ pub struct Observers {
 pub fn run<K: Kernel>(kernel: K, options: Options, inputs: Receiver<Input>, observers: Observers) {
     let pace = Pace::new(options.min_sync_period, options.sync_period);
     let engine = Engine::new(kernel, options.settings, options.select_nodeports);
-    Loop { engine, pace, observers, complete: false }.run(&inputs);
+    let table = engine.planner().table();
+    let elements = &observers.metrics.kernel;
+    let gauges = table.sets().map(|(id, set)| (id, elements.elements(&set.name))).collect();
+    Loop { engine, pace, observers, gauges, complete: false }.run(&inputs);
 }
 
 struct Loop<K> {
     engine: Engine<K>,
     pace: Pace,
     observers: Observers,
+    /// The size of every fixed set and map.
+    gauges: Vec<(SetId, IntGauge)>,
     /// The source has sent its first state.
     complete: bool,
 }
@@ -171,50 +178,62 @@ impl<K: Kernel> Loop<K> {
     fn sync(&mut self) {
         let start = Instant::now();
         let span = tracing::debug_span!("sync", operations = tracing::field::Empty).entered();
-        let Observers { health, metrics, follow_up, first_sync } = &mut self.observers;
         match self.engine.sync() {
             Ok(committed) => {
                 span.record("operations", committed.operations);
-                metrics.kernel.planned(committed.planning);
-                if committed.operations > 0 {
-                    metrics.kernel.committed(committed.operations, committed.writing);
-                }
-                let kind = if committed.full { SyncKind::Full } else { SyncKind::Partial };
-                metrics.sync.committed(kind, start.elapsed(), SystemTime::now());
-                metrics.kernel.quarantined.set(committed.quarantined as i64);
-                if let Some(reason) = committed.rebuilt {
-                    metrics.kernel.rebuilt(reason);
-                }
-                for (family, trigger) in committed.triggers {
-                    if let Some(latency) = since(trigger) {
-                        metrics.sync.programmed(family, latency);
-                    }
-                }
-                health.synced(Moment::now());
-                for family in Family::BOTH {
-                    let counts = self.engine.effects().no_local_endpoints(family);
-                    let (internal, external) = (counts.internal, counts.external);
-                    metrics.sync.set_no_local_endpoints(TrafficPolicy::Internal, family, internal);
-                    metrics.sync.set_no_local_endpoints(TrafficPolicy::External, family, external);
-                }
-                follow_up.committed(self.engine.effects());
-                if let Some(first_sync) = first_sync.take() {
-                    first_sync();
-                }
                 self.pace.succeeded(Instant::now());
-                log_commit(&committed.text, start.elapsed(), committed.operations);
+                self.succeeded(committed, start.elapsed());
             }
             Err(failure) => {
+                let metrics = &self.observers.metrics;
                 metrics.sync.failed();
                 metrics.kernel.refused(failure.errno);
-                let retry = self.pace.failed(Instant::now());
+                let retry = humantime::format_duration(self.pace.failed(Instant::now()));
+                let message = failure.message;
                 tracing::error!(
-                    "the kernel keeps its last state, next attempt in {}: {}",
-                    humantime::format_duration(retry),
-                    failure.message
+                    "the kernel keeps its last state, next attempt in {retry}: {message}"
                 );
             }
         }
+    }
+
+    fn succeeded(&mut self, committed: Committed, took: Duration) {
+        let Observers { health, metrics, follow_up, first_sync } = &mut self.observers;
+        health.synced(Moment::now());
+        follow_up.committed(self.engine.effects());
+        if let Some(first_sync) = first_sync.take() {
+            first_sync();
+        }
+        let kind = if committed.full { SyncKind::Full } else { SyncKind::Partial };
+        metrics.sync.committed(kind, took, SystemTime::now());
+        metrics.kernel.planned(committed.planning);
+        if committed.operations > 0 {
+            metrics.kernel.committed(committed.operations, committed.writing);
+        }
+        metrics.kernel.quarantined.set(committed.quarantined as i64);
+        if let Some(reason) = committed.rebuilt {
+            metrics.kernel.rebuilt(reason);
+        }
+        for (family, trigger) in &committed.triggers {
+            if let Some(latency) = since(*trigger) {
+                metrics.sync.programmed(*family, latency);
+            }
+        }
+        let planner = self.engine.planner();
+        let counts = planner.counts();
+        metrics.objects.services.set(counts.services as i64);
+        metrics.objects.endpoints.set(counts.endpoints as i64);
+        metrics.objects.duplicate_frontends.set(counts.lost_frontends as i64);
+        for (set, gauge) in &self.gauges {
+            gauge.set(planner.table().len(*set) as i64);
+        }
+        for family in Family::BOTH {
+            let counts = self.engine.effects().no_local_endpoints(family);
+            let set = |policy, count| metrics.sync.set_no_local_endpoints(policy, family, count);
+            set(TrafficPolicy::Internal, counts.internal);
+            set(TrafficPolicy::External, counts.external);
+        }
+        log_commit(&committed, counts.services, took);
     }
 
     /// In quiet times: what nothing leads to any more.
@@ -224,7 +243,7 @@ impl<K: Kernel> Loop<K> {
         } else if self.engine.has_leftovers()
             && let Err(failure) = self.engine.delete_leftovers()
         {
-            self.observers.metrics.sync.cleanup_failures.each(prometheus::IntCounter::inc);
+            self.observers.metrics.sync.cleanup_failures.each(IntCounter::inc);
             tracing::warn!("cannot delete chains that are not used any more: {}", failure.message);
             self.queue();
         }
@@ -237,11 +256,13 @@ fn since(nanoseconds: i64) -> Option<Duration> {
     SystemTime::now().duration_since(at).ok()
 }
 
-fn log_commit(text: &str, took: Duration, operations: usize) {
-    if operations > 0 {
-        let took = Duration::from_micros(took.as_micros() as u64);
-        tracing::info!("{text} in {}", humantime::format_duration(took));
+/// A line for every table that was compared as a whole; single changes are for debugging.
+fn log_commit(committed: &Committed, services: usize, took: Duration) {
+    let took = humantime::format_duration(Duration::from_micros(took.as_micros() as u64));
+    let operations = committed.operations;
+    if committed.full {
+        tracing::info!("{services} Services are in the kernel: {operations} operations in {took}");
     } else {
-        tracing::debug!("the kernel has it all already");
+        tracing::debug!("{operations} operations in {took}");
     }
 }
