@@ -123,6 +123,7 @@ impl Table {
         if self.leftover_sets.remove(&name) {
             // Declared by who knows whom: it goes, and this one comes.
             self.removed_sets.insert(name.clone());
+            self.delete_leftovers();
         }
         let before = self.set_ids.insert(name.clone(), id);
         assert!(before.is_none(), "set {name} is there already");
@@ -137,6 +138,7 @@ impl Table {
         self.touched_sets.remove(&id);
         if !state.new {
             self.removed_sets.insert(state.set.name);
+            self.delete_leftovers();
         }
     }
 
@@ -159,6 +161,9 @@ impl Table {
         if let Some(before) = self.chains.remove(name) {
             self.chain_order.remove(name);
             self.touch_chain(before.name.clone(), Some(before));
+            if !matches!(self.touched_chains.get(name), Some(KernelChain::Absent)) {
+                self.delete_leftovers();
+            }
         }
     }
 
@@ -456,7 +461,8 @@ impl Table {
     }
 
     /// Has the next [`Table::changes`] delete them. A transaction of its own is best: before 6.2 the
-    /// kernel refuses to delete what something led to a moment ago.
+    /// kernel refuses to delete what something led to a moment ago. At the latest they go with the
+    /// first chain or set that is deleted, because they may lead to it.
     pub fn delete_leftovers(&mut self) {
         for name in std::mem::take(&mut self.leftover_chains) {
             self.touched_chains.insert(name, KernelChain::Different);

@@ -15,6 +15,13 @@ fn filled() -> Table {
     table
 }
 
+/// The table with all that nft 1.0.6 cannot load, but newer versions can.
+fn filled_for_newer() -> Table {
+    let mut table = filled();
+    scenario::affinity(&mut table, Family::V6, "shop/cart/tcp/http");
+    table
+}
+
 fn commit(nft: &mut Nft, table: &mut Table) {
     nft.commit(&table.changes()).unwrap_or_else(|error| panic!("{error}"));
     table.committed();
@@ -51,7 +58,7 @@ fn nft_lists_a_filled_table_as_it_is_planned() {
         return;
     }
     in_namespace(|| {
-        let mut table = filled();
+        let mut table = filled_for_newer();
         commit(&mut Nft::open().unwrap(), &mut table);
         let listing = sh("nft list table inet kube-proxy");
         assert_eq!(sorted_lines(&listing), sorted_lines(&table.to_string()));
@@ -178,6 +185,7 @@ E");
         let mut table = filled();
         table.adopt(nft.snapshot("kube-proxy").unwrap());
         assert!(!table.changes().operations.contains(&Operation::DeleteTable));
+        table.delete_leftovers();
         commit(&mut nft, &mut table);
         let after = sh("nft list table inet kube-proxy");
         assert_eq!(sorted_lines(&after), sorted_lines(&before));
@@ -294,4 +302,37 @@ fn two_hundred_thousand_elements() {
         again.adopt(nft.snapshot("kube-proxy").unwrap());
         assert!(again.changes().is_empty());
     });
+}
+
+#[test]
+fn a_newer_nft_lists_it_and_loads_its_listing_again() {
+    // A command, as `chroot DIRECTORY nft`.
+    let Ok(newer) = std::env::var("NEWER_NFT") else {
+        eprintln!("skipped: NEWER_NFT does not say how to run an nft newer than 1.0.6");
+        return;
+    };
+    let list = format!("{newer} list table inet kube-proxy");
+    let first = from_namespace({
+        let list = list.clone();
+        move || {
+            commit(&mut Nft::open().unwrap(), &mut filled_for_newer());
+            sh(&list)
+        }
+    });
+    let Some(first) = first else { return };
+    // Newer versions name priorities around well-known ones for all hooks.
+    let named = |text: &str| {
+        text.replace("output priority -110", "output priority dstnat - 10")
+            .replace("output priority -100", "output priority dstnat")
+            .replace("output priority -99", "output priority dstnat + 1")
+    };
+    assert_eq!(sorted_lines(&first), sorted_lines(&named(&filled_for_newer().to_string())));
+    let second = from_namespace({
+        let first = first.clone();
+        move || {
+            sh(&format!("{newer} -f - <<'E'\n{first}\nE"));
+            sh(&list)
+        }
+    });
+    assert_eq!(second, Some(first));
 }

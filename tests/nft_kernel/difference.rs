@@ -178,9 +178,16 @@ fn commit(nft: &mut Nft, table: &mut Table) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn is_in_kernel(nft: &mut Nft, state: &State) -> Result<(), TestCaseError> {
-    let mut table = state.fresh();
+fn adopt(nft: &mut Nft, table: &mut Table, tidy: bool) {
     table.adopt(nft.snapshot(base::TABLE).unwrap());
+    if tidy {
+        table.delete_leftovers();
+    }
+}
+
+fn is_in_kernel(nft: &mut Nft, state: &State, tidy: bool) -> Result<(), TestCaseError> {
+    let mut table = state.fresh();
+    adopt(nft, &mut table, tidy);
     prop_assert!(table.changes().is_empty(), "{:#?}", table.changes());
     Ok(())
 }
@@ -190,30 +197,35 @@ fn the_difference_leads_from_any_state_to_any_other() {
     in_namespace(|| {
         let mut nft = Nft::open().unwrap();
         // Each case finds what the last one left in the kernel.
-        let states = (state(), state(), state());
-        let mut runner = TestRunner::new(Config { cases: 60, ..Config::default() });
-        let result = runner.run(&states, |(first, second, third)| {
+        let states = (state(), state(), state(), any::<bool>());
+        let mut runner =
+            TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
+        let result = runner.run(&states, |(first, second, third, tidy)| {
             let mut nft = Nft::open().unwrap();
             let mut table = first.fresh();
-            table.adopt(nft.snapshot(base::TABLE).unwrap());
+            adopt(&mut nft, &mut table, tidy);
             commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &first)?;
+            is_in_kernel(&mut nft, &first, tidy)?;
             // What the kernel has is known from before.
             second.apply(&mut table);
             commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &second)?;
+            is_in_kernel(&mut nft, &second, tidy)?;
             // Back and forth: only sets that went and came are made anew.
             third.apply(&mut table);
             second.apply(&mut table);
             let stay = second.affinities.is_subset(&third.affinities);
+            let stay = stay && tidy;
             prop_assert!(table.changes().is_empty() || !stay, "{:#?}", table.changes());
             commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &second)?;
+            is_in_kernel(&mut nft, &second, tidy)?;
             // What the kernel has is read back.
             let mut table = third.fresh();
-            table.adopt(nft.snapshot(base::TABLE).unwrap());
+            adopt(&mut nft, &mut table, tidy);
             commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &third)
+            is_in_kernel(&mut nft, &third, tidy)?;
+            adopt(&mut nft, &mut table, true);
+            commit(&mut nft, &mut table)?;
+            is_in_kernel(&mut nft, &third, true)
         });
         result.unwrap();
         assert!(nft.generation().unwrap() > 1);

@@ -240,3 +240,20 @@ fn nothing_is_missing_here_and_nothing_is_left_of_the_probe() {
         assert!(nft.snapshot("kube-proxy-probe").unwrap().is_none());
     });
 }
+
+#[test]
+fn more_errors_than_the_receive_buffer_holds() {
+    in_namespace(|| {
+        let (mut nft, mut table) = base_in_kernel();
+        let names: Vec<String> = (0..30_000).map(|number| format!("no-{number}")).collect();
+        let operations = names.iter().map(|name| Operation::DeleteChain(name)).collect();
+        let error = nft.commit(&Transaction { table: "kube-proxy", operations }).unwrap_err();
+        let refusals = error.refusals();
+        assert_eq!(refusals[0].operation, "delete chain inet kube-proxy no-0");
+        assert!(refusals.len() > 1000 && refusals.len() < names.len(), "{}", refusals.len());
+        // The next one is not confused by what is left of this one.
+        let map = table.set_id("service-ips4").unwrap();
+        table.insert(map, vip(1, 80), goto("external-none"));
+        commit(&mut nft, &mut table);
+    });
+}

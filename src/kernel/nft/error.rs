@@ -20,6 +20,9 @@ pub enum Error {
     /// The process may not change nftables.
     #[error("the kernel does not let this process change nftables: it needs CAP_NET_ADMIN")]
     Permission,
+    /// The kernel has no nftables.
+    #[error("the kernel has no nftables (is the module nf_tables there?): {0}")]
+    Unsupported(io::Error),
     /// The transaction does not fit into the send buffer, which only a process with CAP_NET_ADMIN in the
     /// initial user namespace can enlarge at will.
     #[error(

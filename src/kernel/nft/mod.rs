@@ -36,8 +36,17 @@ pub struct Nft {
 
 impl Nft {
     /// Opens the socket, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// [`Error::Permission`] without CAP_NET_ADMIN there; [`Error::Unsupported`] if the kernel has no
+    /// nftables.
     pub fn open() -> Result<Nft, Error> {
-        Ok(Nft { socket: NetfilterSocket::open()? })
+        let mut nft = Nft { socket: NetfilterSocket::open()? };
+        match nft.generation() {
+            Ok(_) => Ok(nft),
+            Err(Error::Request { source, .. }) => Err(Error::Unsupported(source)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Commits a transaction that was made for a generation of the ruleset.
