@@ -132,7 +132,8 @@ impl Netlink {
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(vec![port])),
         ]));
-        self.request(format!("hairpin {index}"), RouteNetlinkMessage::SetLink(link), 0);
+        // RTM_SETLINK would take this and ignore it.
+        self.request(format!("hairpin {index}"), RouteNetlinkMessage::NewLink(link), 0);
     }
 
     /// `ip link del INDEX`.
