@@ -4,6 +4,7 @@
 use crate::netns::in_namespace;
 use crate::scenario::{affinity, goto};
 use kube_proxy::family::Family;
+use kube_proxy::kernel::fake::FakeKernel;
 use kube_proxy::kernel::{Kernel, Nft};
 use kube_proxy::plan::base;
 use kube_proxy::ruleset::{
@@ -12,6 +13,7 @@ use kube_proxy::ruleset::{
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -170,64 +172,69 @@ impl State {
     }
 }
 
-fn commit(nft: &mut Nft, table: &mut Table) -> Result<(), TestCaseError> {
+fn commit(kernel: &mut impl Kernel, table: &mut Table) -> Result<(), TestCaseError> {
     let changes = table.changes();
-    let result = nft.commit(&changes);
+    let result = kernel.commit(&changes);
     prop_assert!(result.is_ok(), "{}\n{changes:#?}", result.unwrap_err());
     table.committed();
     Ok(())
 }
 
-fn adopt(nft: &mut Nft, table: &mut Table, tidy: bool) {
-    table.adopt(nft.snapshot(base::TABLE).unwrap());
+fn adopt(kernel: &mut impl Kernel, table: &mut Table, tidy: bool) {
+    table.adopt(kernel.snapshot(base::TABLE).unwrap());
     if tidy {
         table.delete_leftovers();
     }
 }
 
-fn is_in_kernel(nft: &mut Nft, state: &State, tidy: bool) -> Result<(), TestCaseError> {
+fn is_in_kernel(kernel: &mut impl Kernel, state: &State, tidy: bool) -> Result<(), TestCaseError> {
     let mut table = state.fresh();
-    adopt(nft, &mut table, tidy);
+    adopt(kernel, &mut table, tidy);
     prop_assert!(table.changes().is_empty(), "{:#?}", table.changes());
     Ok(())
 }
 
+/// Each case finds what the last one left in the kernel.
+fn leads_from_any_state_to_any_other(kernel: impl Kernel, cases: u32) {
+    let kernel = RefCell::new(kernel);
+    let states = (state(), state(), state(), any::<bool>());
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let result = TestRunner::new(config).run(&states, |(first, second, third, tidy)| {
+        let kernel = &mut *kernel.borrow_mut();
+        let mut table = first.fresh();
+        adopt(kernel, &mut table, tidy);
+        commit(kernel, &mut table)?;
+        is_in_kernel(kernel, &first, tidy)?;
+        // What the kernel has is known from before.
+        second.apply(&mut table);
+        commit(kernel, &mut table)?;
+        is_in_kernel(kernel, &second, tidy)?;
+        // Back and forth: only sets that went and came are made anew.
+        third.apply(&mut table);
+        second.apply(&mut table);
+        let stay = second.affinities.is_subset(&third.affinities) && tidy;
+        prop_assert!(table.changes().is_empty() || !stay, "{:#?}", table.changes());
+        commit(kernel, &mut table)?;
+        is_in_kernel(kernel, &second, tidy)?;
+        // What the kernel has is read back.
+        let mut table = third.fresh();
+        adopt(kernel, &mut table, tidy);
+        commit(kernel, &mut table)?;
+        is_in_kernel(kernel, &third, tidy)?;
+        adopt(kernel, &mut table, true);
+        commit(kernel, &mut table)?;
+        is_in_kernel(kernel, &third, true)
+    });
+    result.unwrap();
+    assert!(kernel.into_inner().generation().unwrap() > 1);
+}
+
 #[test]
 fn the_difference_leads_from_any_state_to_any_other() {
-    in_namespace(|| {
-        let mut nft = Nft::open().unwrap();
-        // Each case finds what the last one left in the kernel.
-        let states = (state(), state(), state(), any::<bool>());
-        let mut runner =
-            TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
-        let result = runner.run(&states, |(first, second, third, tidy)| {
-            let mut nft = Nft::open().unwrap();
-            let mut table = first.fresh();
-            adopt(&mut nft, &mut table, tidy);
-            commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &first, tidy)?;
-            // What the kernel has is known from before.
-            second.apply(&mut table);
-            commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &second, tidy)?;
-            // Back and forth: only sets that went and came are made anew.
-            third.apply(&mut table);
-            second.apply(&mut table);
-            let stay = second.affinities.is_subset(&third.affinities);
-            let stay = stay && tidy;
-            prop_assert!(table.changes().is_empty() || !stay, "{:#?}", table.changes());
-            commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &second, tidy)?;
-            // What the kernel has is read back.
-            let mut table = third.fresh();
-            adopt(&mut nft, &mut table, tidy);
-            commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &third, tidy)?;
-            adopt(&mut nft, &mut table, true);
-            commit(&mut nft, &mut table)?;
-            is_in_kernel(&mut nft, &third, true)
-        });
-        result.unwrap();
-        assert!(nft.generation().unwrap() > 1);
-    });
+    in_namespace(|| leads_from_any_state_to_any_other(Nft::open().unwrap(), 40));
+}
+
+#[test]
+fn and_so_it_does_in_the_kernel_in_memory() {
+    leads_from_any_state_to_any_other(FakeKernel::new(), 40);
 }

@@ -1,4 +1,8 @@
 //! Reading a table from the kernel.
+//!
+//! A dump comes in pieces of 32 KiB, and for each the kernel walks a hash set from its beginning (`nft_rhash_walk` in
+//! `net/netfilter/nft_set_hash.c`): the time grows with the square of the elements in one set. A hundred
+//! thousand take a third of a second, five times as many take ten. It is done once, at the start.
 
 use super::{Error, Kernel, Nft};
 use crate::ruleset::netlink::dump::{self, DumpedSet, ElementReader};
