@@ -410,3 +410,108 @@ pub fn service_cidr(object: &[u8]) -> Result<ServiceCIDR, WireError> {
     }
     Ok(cidr)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A message, written field by field.
+    #[derive(Default)]
+    struct Message(Vec<u8>);
+
+    impl Message {
+        fn number(mut self, field: usize, value: usize) -> Self {
+            self.varint(field << 3);
+            self.varint(value);
+            self
+        }
+
+        fn varint(&mut self, mut value: usize) {
+            while value > 127 {
+                self.0.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            self.0.push(value as u8);
+        }
+
+        fn bytes(mut self, field: usize, value: impl AsRef<[u8]>) -> Self {
+            self.varint(field << 3 | 2);
+            self.varint(value.as_ref().len());
+            self.0.extend(value.as_ref());
+            self
+        }
+
+        fn message(self, field: usize, value: Message) -> Self {
+            self.bytes(field, value.0)
+        }
+    }
+
+    fn entry_of(key: &str, value: &str) -> Message {
+        Message::default().bytes(1, key).bytes(2, value)
+    }
+
+    #[test]
+    fn a_slice_keeps_what_counts() {
+        let endpoint = Message::default()
+            .bytes(1, "10.0.0.1")
+            .message(2, Message::default().number(1, 0).number(2, 1).number(3, 1))
+            .bytes(3, "hostname")
+            .bytes(6, "node-1")
+            .message(8, Message::default().message(1, Message::default().bytes(1, "zone-a")));
+        let metadata = Message::default()
+            .bytes(1, "web-abc")
+            .bytes(3, "default")
+            .bytes(6, "77")
+            .message(11, entry_of("kubernetes.io/service-name", "web"))
+            .message(12, entry_of("kubectl.kubernetes.io/last-applied-configuration", "{}"))
+            .message(12, entry_of(TRIGGER_TIME, "2026-01-02T03:04:05Z"))
+            .bytes(17, "managed fields");
+        let slice = Message::default()
+            .message(1, metadata)
+            .message(2, endpoint)
+            .message(3, Message::default().bytes(1, "").bytes(2, "TCP").number(3, 80))
+            .bytes(4, "IPv4");
+        let slice = endpoint_slice(&slice.0).expect("well-formed");
+        let annotations = slice.metadata.annotations.expect("annotations");
+        assert_eq!(annotations.into_keys().collect::<Vec<_>>(), [TRIGGER_TIME]);
+        assert_eq!(slice.metadata.resource_version.as_deref(), Some("77"));
+        assert_eq!(slice.metadata.managed_fields, None);
+        let [endpoint] = &slice.endpoints.expect("endpoints")[..] else { panic!("one endpoint") };
+        let conditions = endpoint.conditions.as_ref().expect("conditions");
+        assert_eq!((conditions.ready, conditions.terminating), (Some(false), Some(true)));
+        assert_eq!(endpoint.hostname, None);
+        let hints = endpoint.hints.as_ref().expect("hints");
+        assert_eq!(hints.for_zones.as_ref().expect("zones")[0].name, "zone-a");
+        let [port] = &slice.ports.expect("ports")[..] else { panic!("one port") };
+        assert_eq!((port.name.as_deref(), port.port), (Some(""), Some(80)));
+    }
+
+    #[test]
+    fn zero_is_no_port_and_empty_is_no_text() {
+        let port = Message::default().bytes(1, "").bytes(2, "TCP").number(3, 80).number(5, 0);
+        let spec = Message::default().message(1, port).bytes(3, "").number(12, 0);
+        let service = service(&Message::default().message(2, spec).0).expect("well-formed");
+        let spec = service.spec.expect("a spec");
+        assert_eq!((spec.cluster_ip, spec.health_check_node_port), (None, None));
+        let ports = spec.ports.expect("ports");
+        assert_eq!((ports[0].name.as_deref(), ports[0].node_port), (None, None));
+    }
+
+    #[test]
+    fn bookmarks() {
+        let metadata = Message::default()
+            .bytes(6, "9")
+            .message(12, entry_of("k8s.io/initial-events-end", "true"));
+        let marker = marker(&Message::default().message(1, metadata).0).expect("well-formed");
+        assert_eq!(marker, Marker { resource_version: "9".into(), initial_events_end: true });
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = (service(&bytes), endpoint_slice(&bytes), node(&bytes));
+            let _ = (service_cidr(&bytes), status(&bytes), marker(&bytes));
+        }
+    }
+}
