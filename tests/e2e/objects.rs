@@ -35,12 +35,14 @@ pub async fn apply(client: &Client, object: &Value) -> Value {
     let path = path(object);
     let content = "application/apply-patch+yaml";
     let main = format!("{path}?fieldManager=e2e&force=true");
-    let mut answer = send(client, Method::PATCH, &main, content, object).await;
-    if object.get("status").is_some() {
-        let status = format!("{path}/status?fieldManager=e2e&force=true");
-        answer = send(client, Method::PATCH, &status, content, object).await;
-    }
-    answer
+    let mut object = object.clone();
+    let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
+    let answer = send(client, Method::PATCH, &main, content, &object).await;
+    let Some(status) = status else { return answer };
+    // Not as an apply: that takes two addresses of one type in a Node for a mistake.
+    let status = json!({"status": status});
+    let path = format!("{path}/status");
+    send(client, Method::PATCH, &path, "application/merge-patch+json", &status).await
 }
 
 /// Deletes an object.

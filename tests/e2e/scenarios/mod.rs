@@ -48,11 +48,13 @@ impl World {
         if self.proxy.is_some() {
             return;
         }
+        self.starting = true;
         self.need_manifests();
         let node = self.lab.node();
         let mut proxy = crate::proxy::Proxy::start(&self.cluster, node, "node");
         proxy.wait_ready(node);
         self.proxy = Some(proxy);
+        self.starting = false;
     }
 
     /// Applies `deploy/base` and makes the Node objects, once.
