@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// How long to listen before the fences are sent.
 const QUIET: Duration = Duration::from_millis(30);
+/// How often to look meanwhile whether the gateway has seen the packet.
+const LOOK: Duration = Duration::from_millis(3);
 /// How long to listen after them.
 const AFTERMATH: Duration = Duration::from_millis(30);
 /// How long an answer that must come may take before the lab counts as broken.
@@ -363,7 +365,7 @@ enum Ready {
     Yes,
     /// Something else happened; ask again.
     No,
-    /// Nothing happened before the fences were answered.
+    /// Nothing happened before the fences were answered, or the packet was seen to go elsewhere.
     Silence,
 }
 
@@ -406,14 +408,21 @@ impl<'c> Wait<'c> {
             Some(fenced) => fenced + AFTERMATH,
         };
         let left = deadline.saturating_duration_since(Instant::now());
+        let now = left.min(LOOK);
         let mut polled = vec![PollFd::new(self.watch.as_fd(), PollFlags::POLLIN)];
         polled.extend(socket.map(|(socket, events)| PollFd::new(socket, events)));
-        let milliseconds = left.as_micros().div_ceil(1000) as u16;
+        let milliseconds = now.as_micros().div_ceil(1000) as u16;
         match poll(&mut polled, milliseconds) {
             Ok(0) => {}
             Ok(_) if polled.len() > 1 && polled[1].any() == Some(true) => return Ready::Yes,
             Ok(_) | Err(nix::errno::Errno::EINTR) => return Ready::No,
             Err(error) => panic!("poll: {error}"),
+        }
+        if self.stray().is_some() {
+            return Ready::Silence;
+        }
+        if left > now {
+            return Ready::No;
         }
         if self.fenced.is_some() {
             return Ready::Silence;
@@ -460,6 +469,14 @@ impl<'c> Wait<'c> {
 
     /// Nobody answered: was it seen at the gateway?
     fn verdict(&self) -> Outcome {
+        match self.stray() {
+            Some(source) => Outcome::Untouched { source },
+            None => Outcome::TimedOut,
+        }
+    }
+
+    /// Where the packet came from that the gateway has seen, if it has.
+    fn stray(&self) -> Option<IpAddr> {
         let strays = self.client.lab.server.notes.strays.lock().expect("not poisoned");
         let mut new = strays[self.strays_before..].iter();
         let is_icmp = matches!(self.protocol, ICMP4 | ICMP6);
@@ -468,9 +485,6 @@ impl<'c> Wait<'c> {
                 && stray.destination == self.target.ip()
                 && (is_icmp || stray.destination_port == self.target.port())
         });
-        match found {
-            Some(stray) => Outcome::Untouched { source: stray.source },
-            None => Outcome::TimedOut,
-        }
+        found.map(|stray| stray.source)
     }
 }

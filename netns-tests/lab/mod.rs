@@ -138,6 +138,24 @@ impl Lab {
         self.node().output("nft", arguments)
     }
 
+    /// Gives the node a further address, served under a name of its own on this port, as a host process that
+    /// binds to it would.
+    pub fn serve_on_node(&mut self, name: &str, address: IpAddr, port: u16) {
+        let node = &self.machines[NODE];
+        node.netlink.address(netlink::LOOPBACK, address.into());
+        node.namespace.run(|| self.server.serve(name, address, &[port]));
+        match self.hosts.iter_mut().find(|host| host.name == name) {
+            Some(host) => host.addresses.push(address),
+            None => self.hosts.push(Host {
+                name: name.to_owned(),
+                machine: NODE,
+                addresses: vec![address],
+                node: "node",
+                unbound: false,
+            }),
+        }
+    }
+
     fn host(&self, name: &str) -> &Host {
         self.hosts.iter().find(|host| host.name == name).unwrap_or_else(|| {
             let names: Vec<_> = self.hosts.iter().map(|host| host.name.as_str()).collect();

@@ -10,6 +10,7 @@ use kube_proxy::kernel::nft::Nft;
 use kube_proxy::manifests::Source;
 use kube_proxy::model::{Change, Node};
 use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::ruleset::Table;
 use kube_proxy::sync::{Committed, Engine, Failure};
 use serde_json::Value;
 
@@ -105,6 +106,11 @@ impl<'l> Proxy<'l> {
         self.engine.set_addresses(addresses);
         gone.into_iter().chain(changes).for_each(|change| self.engine.apply(change));
         self.engine.sync()
+    }
+
+    /// The table as planned.
+    pub fn table(&self) -> &Table {
+        self.engine.planner().table()
     }
 
     /// Deletes what nothing leads to any more, as the sync thread does when it is idle.

@@ -35,13 +35,17 @@ impl<'l> Program<'l> {
     pub fn spawn(lab: &'l Lab, manifests: &Manifests, config: Option<Value>) -> Program<'l> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kube-proxy"));
         command.arg("--manifests").arg(manifests.path()).args(["--hostname-override", "node"]);
+        // The conntrack table's size is the whole machine's, so it is left alone.
         if let Some(mut config) = config {
+            config["conntrack"]["maxPerCore"] = 0.into();
             config["apiVersion"] = "kubeproxy.config.k8s.io/v1alpha1".into();
             config["kind"] = "KubeProxyConfiguration".into();
             // Hidden, so that it is no manifest.
             let path = manifests.path().join(".config");
             std::fs::write(&path, config.to_string()).expect("write the configuration");
             command.arg("--config").arg(path);
+        } else {
+            command.args(["--conntrack-max-per-core", "0"]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let namespace = lab.node().namespace.try_clone();
