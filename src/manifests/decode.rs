@@ -1,96 +1,13 @@
 //! From a piece of text to Kubernetes objects.
 
+use super::head::{Head, Kind};
 use super::split::{Form, Piece};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_norway::Value;
-use std::borrow::Cow;
-use std::fmt;
-
-/// `apiVersion` and `kind` of an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Head {
-    pub api_version: Option<String>,
-    pub kind: Option<String>,
-}
-
-/// By hand, since a derived one takes a sequence for a struct.
-impl<'de> Deserialize<'de> for Head {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct HeadVisitor;
-
-        impl<'de> Visitor<'de> for HeadVisitor {
-            type Value = Head;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a Kubernetes object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head, A::Error> {
-                let mut head = Head::default();
-                while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-                    match &*key {
-                        "apiVersion" => head.api_version = map.next_value()?,
-                        "kind" => head.kind = map.next_value()?,
-                        _ => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                }
-                Ok(head)
-            }
-        }
-
-        deserializer.deserialize_map(HeadVisitor)
-    }
-}
-
-impl Head {
-    /// If this is the head of a list, the one that it gives its items: those of a `List` have their
-    /// own, those of a `ServiceList` are `Service`s.
-    pub fn list(&self) -> Option<Option<Head>> {
-        match self.kind.as_deref()?.strip_suffix("List")? {
-            "" => Some(None),
-            kind => Some(Some(Head {
-                api_version: self.api_version.clone(),
-                kind: Some(kind.to_owned()),
-            })),
-        }
-    }
-
-    fn known(&self) -> Result<Kind, String> {
-        let (Some(api_version), Some(kind)) = (&self.api_version, &self.kind) else {
-            let missing = if self.kind.is_none() { "kind" } else { "apiVersion" };
-            return Err(format!("{missing}: missing"));
-        };
-        let known = match (api_version.as_str(), kind.as_str()) {
-            ("v1", "Service") => Kind::Service,
-            ("v1", "Node") => Kind::Node,
-            ("discovery.k8s.io/v1", "EndpointSlice") => Kind::EndpointSlice,
-            ("networking.k8s.io/v1", "ServiceCIDR") => Kind::ServiceCidr,
-            _ => Kind::Other,
-        };
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let version = match (group, kind.as_str()) {
-            _ if known != Kind::Other => return Ok(known),
-            ("", "Service" | "Node") => "v1",
-            ("discovery.k8s.io", "EndpointSlice") => "discovery.k8s.io/v1",
-            ("networking.k8s.io", "ServiceCIDR") => "networking.k8s.io/v1",
-            _ => return Ok(Kind::Other),
-        };
-        Err(format!("apiVersion: {api_version:?} of {kind} is not known, {version} is"))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Service,
-    EndpointSlice,
-    Node,
-    ServiceCidr,
-    Other,
-}
 
 /// An object of a kind that matters, or the kind of one that does not.
 #[derive(Clone, Debug, PartialEq)]

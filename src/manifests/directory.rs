@@ -5,9 +5,11 @@
 //! swapped, is a [`Trail`]; the watch follows all of them.
 
 use super::split::Format;
+use foldhash::fast::FixedState;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::{self, Metadata, OpenOptions};
+use std::hash::BuildHasher;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -72,25 +74,15 @@ fn components(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(name).collect()
 }
 
-/// By what a file's versions are told apart without reading it.
+/// By what a file's versions are told apart without reading it: a hash of device, inode, size and
+/// times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Signature {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+struct Signature(u64);
 
 impl Signature {
-    fn of(metadata: &Metadata) -> Signature {
-        Signature {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
+    fn of(file: &Metadata) -> Signature {
+        let times = (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec());
+        Signature(FixedState::default().hash_one((file.dev(), file.ino(), file.size(), times)))
     }
 }
 

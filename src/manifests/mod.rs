@@ -3,7 +3,7 @@
 //! Every file `*.yaml`, `*.yml` or `*.json` directly in the directory is a manifest, unless its name
 //! starts with a dot. It holds any number of documents, and of these the Services, EndpointSlices,
 //! ServiceCIDRs and this node's Node count, also as items of a `List`; other kinds are ignored with a line in
-//! the log. The objects get the API server's defaults ([`defaults`]) and are then judged like those of an
+//! the log. The objects get the API server's defaults (`defaults`) and are then judged like those of an
 //! API server ([`crate::intake`]).
 //!
 //! Changes are seen by inotify, so the directory has to be on a file system of this machine. All that is
@@ -16,14 +16,15 @@
 //! - of several files with the same object the first one by name counts;
 //! - a directory that is gone keeps its last state until it is back.
 //!
-//! From the inside out: [`split`] cuts text into pieces, [`decode`] makes objects of them, [`parse`] has that
-//! done for whole files, [`store`] knows whose object counts and what was sent; [`directory`] reads
-//! files, [`watch`] knows which, and [`Source`] puts them together.
+//! From the inside out: `split` cuts text into pieces, `decode` makes objects of them, `parse` has that
+//! done for whole files, `store` knows whose object counts and what was sent; `directory` reads
+//! files, `watch` knows which, and [`Source`] puts them together.
 
 mod decode;
 mod defaults;
 mod directory;
 mod fingerprint;
+mod head;
 mod parse;
 mod split;
 mod store;

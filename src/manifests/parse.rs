@@ -8,6 +8,7 @@ use super::split::{BadDocument, Form, Format, Piece, split};
 use super::{defaults, fingerprint};
 use crate::intake::{Intake, ObjectKey, Options, Problem, Reading};
 use crate::model::Change;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,7 +99,7 @@ pub struct Parser {
 }
 
 /// What one piece holds, or why it cannot be used.
-type Outcome = Result<Vec<Taken>, String>;
+type Outcome = Result<SmallVec<[Taken; 1]>, String>;
 
 enum Taken {
     Object(Box<Parsed>),

@@ -9,8 +9,10 @@
 //! right for everything that kubectl and YAML emitters write. Where it is not (a list with anchors that
 //! reach from item to item, say) parsing the cut items fails, and the list is parsed as a whole.
 
-use super::decode::{self, Head};
+use super::decode;
+use super::head::{self, Head, Heads};
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// What a file name says about its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub struct Piece<'a> {
     pub item: Option<usize>,
     /// apiVersion and kind, if they could be read off without parsing; for the items of a list like
     /// `ServiceList` those that the list gives them.
-    pub head: Option<Head>,
+    pub head: Option<Arc<Head>>,
 }
 
 /// A document that cannot be cut or parsed: its number and what the parser said.
@@ -81,6 +83,7 @@ pub fn split(text: &str, format: Format, lists: bool) -> Result<Vec<Piece<'_>>, 
 
 fn json_pieces(text: &str) -> Result<Vec<Piece<'_>>, BadDocument> {
     let mut pieces = Vec::new();
+    let mut heads = Heads::default();
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     for document in 1.. {
         let bad = |error: serde_json::Error| BadDocument { document, message: error.to_string() };
@@ -90,8 +93,9 @@ fn json_pieces(text: &str) -> Result<Vec<Piece<'_>>, BadDocument> {
         let head: Head =
             decode::json(text, value).map_err(|message| BadDocument { document, message })?;
         match head.list() {
-            None => pieces.push(Piece { head: Some(head), ..whole }),
+            None => pieces.push(Piece { head: Some(heads.share(head)), ..whole }),
             Some(head) => {
+                let head = head.map(|head| heads.share(head));
                 let items: JsonItems<'_> = serde_json::from_str(value).map_err(|_| {
                     BadDocument { document, message: "items: not a list".to_owned() }
                 })?;
@@ -116,6 +120,7 @@ struct JsonItems<'a> {
 
 fn yaml_pieces(text: &str, lists: bool) -> Result<Vec<Piece<'_>>, BadDocument> {
     let mut pieces = Vec::new();
+    let mut heads = Heads::default();
     let mut document = 0;
     for (marked, text) in yaml_documents(text) {
         let empty = is_empty(text);
@@ -125,18 +130,24 @@ fn yaml_pieces(text: &str, lists: bool) -> Result<Vec<Piece<'_>>, BadDocument> {
         if empty {
             continue;
         }
-        let whole =
-            Piece { text, form: Form::Yaml, document, item: None, head: yaml_head(text, 0) };
-        match whole.head.as_ref().map(Head::list) {
-            Some(Some(list)) => match lists.then(|| yaml_items(text)).flatten() {
-                Some(items) => pieces.extend(items.into_iter().enumerate().map(|(item, text)| {
-                    let dash = text.len() - text.trim_start().len();
-                    let head = list.clone().or_else(|| yaml_item_head(text, dash));
-                    Piece { text, form: Form::YamlItem, item: Some(item), head, ..whole.clone() }
-                })),
-                None => pieces.push(Piece { form: Form::YamlList, ..whole }),
-            },
-            _ => pieces.push(whole),
+        let head = head::of_yaml(text, 0);
+        let list = head.as_ref().and_then(Head::list);
+        let head = head.map(|head| heads.share(head));
+        let whole = Piece { text, form: Form::Yaml, document, item: None, head };
+        let Some(list) = list else {
+            pieces.push(whole);
+            continue;
+        };
+        let Some(items) = lists.then(|| yaml_items(text)).flatten() else {
+            pieces.push(Piece { form: Form::YamlList, ..whole });
+            continue;
+        };
+        for (item, text) in items.into_iter().enumerate() {
+            let dash = text.len() - text.trim_start().len();
+            let head = list.clone().or_else(|| head::of_yaml_item(text, dash));
+            let head = head.map(|head| heads.share(head));
+            let item = Some(item);
+            pieces.push(Piece { text, form: Form::YamlItem, document, item, head });
         }
     }
     Ok(pieces)
@@ -179,52 +190,6 @@ fn is_empty(document: &str) -> bool {
         let text = line.trim();
         text.is_empty() || text.starts_with('#') || line.starts_with('%')
     })
-}
-
-/// apiVersion and kind of a mapping in block style whose keys stand at a column.
-fn yaml_head(text: &str, column: usize) -> Option<Head> {
-    let mut head = Head::default();
-    for line in text.lines() {
-        head_line(line, column, &mut head);
-    }
-    (head.api_version.is_some() && head.kind.is_some()).then_some(head)
-}
-
-/// The same for an entry of a sequence, whose first key stands behind the dash.
-fn yaml_item_head(text: &str, dash: usize) -> Option<Head> {
-    let rest = &text[dash + 1..];
-    let column = dash + 1 + (rest.len() - rest.trim_start_matches(' ').len());
-    let mut head = Head::default();
-    for (number, line) in text.lines().enumerate() {
-        match number {
-            0 => head_line(&line[column.min(line.len())..], 0, &mut head),
-            _ => head_line(line, column, &mut head),
-        }
-    }
-    (head.api_version.is_some() && head.kind.is_some()).then_some(head)
-}
-
-fn head_line(line: &str, column: usize, head: &mut Head) {
-    let Some((margin, line)) = line.split_at_checked(column) else { return };
-    if !margin.bytes().all(|byte| byte == b' ') {
-        return;
-    }
-    let (place, value) = if let Some(value) = line.strip_prefix("kind:") {
-        (&mut head.kind, value)
-    } else if let Some(value) = line.strip_prefix("apiVersion:") {
-        (&mut head.api_version, value)
-    } else {
-        return;
-    };
-    let value = value.split(" #").next().unwrap_or_default().trim();
-    let value = ['"', '\'']
-        .iter()
-        .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
-        .unwrap_or(value);
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./-".contains(&byte);
-    if !value.is_empty() && value.bytes().all(plain) {
-        *place = Some(value.to_owned());
-    }
 }
 
 /// The items of a list document, each as a sequence with one entry; `None` if the list is not in block
@@ -289,7 +254,9 @@ mod tests {
         split(text, format, true)
             .unwrap()
             .into_iter()
-            .map(|piece| piece.head.and_then(|head| Some((head.api_version?, head.kind?))))
+            .map(|piece| {
+                piece.head.and_then(|head| Some((head.api_version.clone()?, head.kind.clone()?)))
+            })
             .collect()
     }
 

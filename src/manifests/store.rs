@@ -11,7 +11,7 @@
 use super::fingerprint::ABSENT;
 use super::parse::{Contents, Entry, FileError, Found, Input, Known, Parsed, Parser, absent};
 use super::split::Format;
-use crate::intake::{ObjectKey, Options, Problem, Reporter};
+use crate::intake::{ObjectKey, Options, Reporter};
 use crate::model::Change;
 use foldhash::fast::{FixedState, RandomState};
 use smallvec::SmallVec;
@@ -44,10 +44,10 @@ struct File {
     /// Hash of the bytes that were read last; `None` if they could not be read.
     bytes: Option<u64>,
     /// The objects of the last good version, none twice.
-    entries: Vec<Entry>,
+    entries: Box<[Entry]>,
     /// What was logged about this version: the error, or the kinds that are ignored.
-    error: Option<String>,
-    ignored: String,
+    error: Option<Box<str>>,
+    ignored: Option<Box<str>>,
 }
 
 /// What is known of an object.
@@ -72,9 +72,7 @@ struct Claim {
 #[derive(Debug)]
 struct Fresh {
     file: Arc<str>,
-    change: Change,
-    problems: Vec<Problem>,
-    document: usize,
+    object: Box<Parsed>,
 }
 
 impl Store {
@@ -112,7 +110,7 @@ impl Store {
             }
         }
         for (name, input) in names.iter().zip(&mut inputs) {
-            for entry in self.files.get(name).iter().flat_map(|file| &file.entries) {
+            for entry in self.files.get(name).iter().flat_map(|file| &*file.entries) {
                 input.known.entry(entry.text).or_default().push(entry);
             }
         }
@@ -175,7 +173,7 @@ impl Store {
                 let entries = self.claim(name, contents.objects);
                 self.release(name, &before, &entries);
                 if let Some(file) = self.files.get_mut(name) {
-                    file.entries = entries;
+                    file.entries = entries.into();
                 }
             }
             Err(error) => file.bad(name, error.to_string()),
@@ -193,8 +191,7 @@ impl Store {
                 continue;
             }
             if let Found::Parsed(parsed) = found {
-                let Parsed { change, problems, document, .. } = *parsed;
-                let fresh = Fresh { file: name.clone(), change, problems, document };
+                let fresh = Fresh { file: name.clone(), object: parsed };
                 let versions = self.fresh.entry(entry.key.clone()).or_default();
                 versions.retain(|version| version.file != *name);
                 versions.push(fresh);
@@ -245,13 +242,13 @@ impl Store {
             };
             for found in contents.objects {
                 let Found::Parsed(parsed) = found else { continue };
-                let Parsed { entry, change, problems, document } = *parsed;
+                let entry = &parsed.entry;
                 let Some(object) = self.objects.get_mut(&entry.key) else { continue };
                 let versions = self.fresh.entry(entry.key.clone()).or_default();
                 if keys.contains(&entry.key) && versions.iter().all(|version| version.file != name)
                 {
                     object.claims[0].fingerprint = entry.fingerprint;
-                    versions.push(Fresh { file: name.clone(), change, problems, document });
+                    versions.push(Fresh { file: name.clone(), object: parsed });
                 }
             }
         }
@@ -290,13 +287,14 @@ impl Store {
             let place = versions.iter().position(|version| version.file == claim.file)?;
             Some(versions.swap_remove(place))
         });
-        let Some(Fresh { change, problems, document, .. }) = fresh else {
+        let Some(Fresh { object: parsed, .. }) = fresh else {
             if differs {
                 // Its file could not be read again: what was sent stays until it can.
                 self.touched.push(key.clone());
             }
             return None;
         };
+        let Parsed { change, problems, document, .. } = *parsed;
         let _span = info_span!("manifest", file = &*claim.file, document).entered();
         self.reporter.report(key, &problems);
         object.sent = claim.fingerprint;
@@ -307,10 +305,10 @@ impl Store {
 impl File {
     /// Logs why a version cannot be used, unless that is known.
     fn bad(&mut self, name: &str, message: String) {
-        if self.error.as_ref() != Some(&message) {
+        if self.error.as_deref() != Some(&*message) {
             let stays = if self.entries.is_empty() { "" } else { "; its last good state stays" };
             error!("{name}: {message}{stays}");
-            self.error = Some(message);
+            self.error = Some(message.into());
         }
     }
 
@@ -324,7 +322,10 @@ impl File {
             let comma = if kinds.is_empty() { "" } else { ", " };
             let _ = write!(kinds, "{comma}{count} {kind}");
         }
-        if !kinds.is_empty() && self.ignored != kinds {
+        let kinds: Option<Box<str>> = (!kinds.is_empty()).then(|| kinds.into());
+        if let Some(kinds) = &kinds
+            && self.ignored.as_ref() != Some(kinds)
+        {
             info!("{name}: ignoring {kinds}");
         }
         self.ignored = kinds;
