@@ -1,0 +1,304 @@
+//! Keeps the table in step with Services, endpoints and the node, and redoes only what changed.
+
+mod owners;
+mod seeds;
+mod settle;
+mod write;
+
+use super::base::{self, Sets};
+use super::claims::{Claims, Rank};
+use super::effects::Effects;
+use super::writer::{ChainNames, Writer};
+use super::{Backend, Frontend, Here, PortPlan, Settings, sources};
+use crate::family::Family;
+use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
+use crate::ruleset::Table;
+use hashbrown::{HashMap, HashSet};
+use ipnet::IpNet;
+use seeds::Seeds;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Something that the operator should know, told once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Two Services want the same frontend, and this one does not get it.
+    Lost { service: ObjectName, frontend: Frontend, to: ObjectName },
+    /// A Service got a frontend that another one had.
+    TookOver { service: ObjectName, frontend: Frontend },
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Services that are served: not those in quarantine.
+    pub services: usize,
+    /// Endpoints in all slices, whatever their conditions.
+    pub endpoints: usize,
+    /// Frontends that a Service wants and an older one has.
+    pub lost_frontends: usize,
+}
+
+/// A Service with its slices, as far as they are known, and what was planned for it.
+#[derive(Debug, Default)]
+struct Entry {
+    service: Option<Box<Service>>,
+    /// By name, so that the order is the same on every node and after a restart.
+    slices: BTreeMap<Arc<str>, Box<EndpointSlice>>,
+    /// Frontends that it wants.
+    claims: Option<(Rank, Vec<Frontend>)>,
+    /// Frontends that it wants and does not have.
+    lost: Vec<Frontend>,
+    plans: Vec<PortPlan>,
+    /// The kernel refused it: planned as if it were not there.
+    quarantined: bool,
+    /// It is counted as served.
+    counted: bool,
+}
+
+impl Entry {
+    fn is_gone(&self) -> bool {
+        self.service.is_none() && self.slices.is_empty()
+    }
+
+    fn active(&self) -> Option<&Service> {
+        self.service.as_deref().filter(|_| !self.quarantined)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Planner {
+    writer: Writer,
+    sets: Sets,
+    names: ChainNames,
+    settings: Settings,
+    here: Here,
+    node: Option<Box<Node>>,
+    services: HashMap<ObjectName, Entry>,
+    /// The Service of every slice.
+    slices: HashMap<ObjectName, ObjectName>,
+    service_cidrs: BTreeMap<Arc<str>, Vec<IpNet>>,
+    claims: Claims,
+    changed: HashSet<ObjectName>,
+    seeds: Seeds,
+    notices: Vec<Notice>,
+    effects: Effects,
+    counts: Counts,
+    purges: BTreeMap<Arc<str>, Vec<Backend>>,
+}
+
+impl Planner {
+    /// A plan without any Service.
+    pub fn new(settings: Settings) -> Planner {
+        let (table, sets) = base::table();
+        let here = Here { node_name: settings.node_name.clone(), zone: None };
+        let mut planner = Planner {
+            writer: Writer::new(table),
+            sets,
+            names: ChainNames::default(),
+            settings,
+            here,
+            node: None,
+            services: HashMap::new(),
+            slices: HashMap::new(),
+            service_cidrs: BTreeMap::new(),
+            claims: Claims::default(),
+            changed: HashSet::new(),
+            seeds: HashMap::new(),
+            notices: Vec::new(),
+            effects: Effects::default(),
+            counts: Counts::default(),
+            purges: BTreeMap::new(),
+        };
+        planner.write_sources();
+        planner
+    }
+
+    /// The table as planned.
+    pub fn table(&self) -> &Table {
+        &self.writer.table
+    }
+
+    /// The table, to tell it what the kernel has.
+    pub fn table_mut(&mut self) -> &mut Table {
+        &mut self.writer.table
+    }
+
+    pub fn sets(&self) -> &Sets {
+        &self.sets
+    }
+
+    /// This node's object, as last seen.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_deref()
+    }
+
+    /// Takes in a change. Nothing is planned before [`Planner::plan`].
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Service(name, service) => {
+                let entry = self.services.entry(name.clone()).or_default();
+                if entry.service == service {
+                    return;
+                }
+                entry.service = service;
+                entry.quarantined = false;
+                self.changed.insert(name);
+            }
+            Change::EndpointSlice(name, slice) => self.apply_slice(name, slice),
+            Change::Node(node) => self.apply_node(node),
+            Change::ServiceCidr(name, cidrs) => {
+                match cidrs {
+                    Some(cidrs) => self.service_cidrs.insert(name, cidrs),
+                    None => self.service_cidrs.remove(&name),
+                };
+                self.write_service_cidrs();
+            }
+        }
+    }
+
+    fn apply_slice(&mut self, name: ObjectName, slice: Option<Box<EndpointSlice>>) {
+        let service = slice.as_ref().map(|slice| slice.service_name());
+        let before = match &service {
+            Some(service) => self.slices.insert(name.clone(), service.clone()),
+            None => self.slices.remove(&name),
+        };
+        if let Some(before) = before.filter(|before| Some(before) != service.as_ref())
+            && let Some(entry) = self.services.get_mut(&before)
+        {
+            let gone = entry.slices.remove(&name.name);
+            self.counts.endpoints -= gone.map_or(0, |slice| slice.endpoints.len());
+            self.changed.insert(before);
+        }
+        if let (Some(service), Some(slice)) = (service, slice) {
+            let entry = self.services.entry(service.clone()).or_default();
+            self.counts.endpoints += slice.endpoints.len();
+            let before = entry.slices.insert(name.name, slice);
+            self.counts.endpoints -= before.map_or(0, |slice| slice.endpoints.len());
+            entry.quarantined = false;
+            self.changed.insert(service);
+        }
+    }
+
+    fn apply_node(&mut self, node: Option<Box<Node>>) {
+        let zone = node.as_ref().and_then(|node| node.zone.clone());
+        let ip = |node: &Option<Box<Node>>, family| node.as_ref().and_then(|n| n.address(family));
+        let same_ips =
+            Family::BOTH.iter().all(|family| ip(&node, *family) == ip(&self.node, *family));
+        self.node = node;
+        if self.here.zone != zone || !same_ips {
+            self.here.zone = zone;
+            // Which endpoints are chosen, or who may connect, can change for any Service.
+            self.changed.extend(self.services.keys().cloned());
+        }
+        self.write_sources();
+    }
+
+    /// The networks that NodePorts answer on.
+    pub fn set_nodeport_networks(&mut self, networks: &[IpNet]) {
+        for family in Family::BOTH {
+            let of_family: Vec<IpNet> =
+                networks.iter().filter(|net| Family::of(&net.addr()) == family).copied().collect();
+            let elements = sources::networks(&of_family);
+            self.writer.table.replace_elements(self.sets.of(family).nodeport_ips, elements);
+        }
+    }
+
+    fn write_sources(&mut self) {
+        for (set, elements) in sources::elements(&self.settings, self.node.as_deref(), &self.sets) {
+            self.writer.table.replace_elements(set, elements);
+        }
+    }
+
+    fn write_service_cidrs(&mut self) {
+        for family in Family::BOTH {
+            let all = self.service_cidrs.values().flatten();
+            let cidrs: Vec<IpNet> =
+                all.filter(|c| Family::of(&c.addr()) == family).copied().collect();
+            let elements = sources::networks(&cidrs);
+            self.writer.table.replace_elements(self.sets.of(family).service_cidrs, elements);
+        }
+    }
+
+    /// Plans what changed since the last time; the table then holds what should be.
+    pub fn plan(&mut self) {
+        let mut changed: Vec<ObjectName> = std::mem::take(&mut self.changed).into_iter().collect();
+        changed.sort_unstable();
+        self.claim(&mut changed);
+        let planned: Vec<(ObjectName, Vec<PortPlan>)> = changed
+            .into_iter()
+            .map(|name| {
+                let plans = self.plan_service(&name);
+                (name, plans)
+            })
+            .collect();
+        // All that goes before all that comes: a frontend may move from one Service to another.
+        let mut before = Vec::with_capacity(planned.len());
+        for (name, plans) in &planned {
+            let entry = self.services.get_mut(name);
+            let old = entry.map(|entry| std::mem::take(&mut entry.plans)).unwrap_or_default();
+            for port in &old {
+                let new = plans.iter().find(|new| is_same_port(port, new));
+                self.take_away(name, port, new);
+            }
+            before.push(old);
+        }
+        for ((name, plans), before) in planned.into_iter().zip(before) {
+            for port in &plans {
+                self.put(&name, before.iter().find(|old| is_same_port(old, port)), port);
+            }
+            let Some(entry) = self.services.get_mut(&name) else { continue };
+            self.effects.note(&name, entry.active(), &before, &plans);
+            let is_served = entry.active().is_some();
+            self.counts.services += usize::from(is_served);
+            self.counts.services -= usize::from(std::mem::replace(&mut entry.counted, is_served));
+            entry.plans = plans;
+            self.note_health_check(&name);
+            if self.services[&name].is_gone() {
+                self.services.remove(&name);
+            }
+        }
+        self.seeds = HashMap::new();
+    }
+
+    /// Whether [`Planner::plan`] has something to do.
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// What the operator should know since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// How much there is of everything.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether there are chains and sets that nothing leads to.
+    pub fn has_unused(&self) -> bool {
+        self.writer.has_unused()
+    }
+
+    /// Deletes them.
+    pub fn delete_unused(&mut self) {
+        self.writer.delete_unused();
+    }
+
+    /// Affinity maps that may remember endpoints which are gone, each with the endpoints that may
+    /// stay.
+    pub fn take_purges(&mut self) -> BTreeMap<Arc<str>, Vec<Backend>> {
+        std::mem::take(&mut self.purges)
+    }
+
+    /// What follows from the plan outside the table.
+    pub fn effects(&mut self) -> &mut Effects {
+        &mut self.effects
+    }
+}
+
+fn is_same_port(a: &PortPlan, b: &PortPlan) -> bool {
+    (a.family, a.protocol, &a.name) == (b.family, b.protocol, &b.name)
+}

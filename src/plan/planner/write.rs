@@ -1,0 +1,166 @@
+//! From what a Service port had to what it is to have, as elements of the table.
+
+use super::Planner;
+use crate::model::ObjectName;
+use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, affinity, elements, ports};
+use crate::ruleset::{Key, SetId, Value};
+use std::net::IpAddr;
+
+impl Planner {
+    /// Takes away what a port had and will not have.
+    pub(super) fn take_away(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
+        let sets = self.sets.of(old.family);
+        for planned in &old.frontends {
+            let successor = new.and_then(|new| Some((new, find(new, &planned.frontend)?)));
+            if !successor.is_some_and(|successor| is_same_head((old, planned), successor)) {
+                let heads = elements::head(name, old, planned, &self.sets, &mut self.names);
+                let kept = successor
+                    .map(|(new, f)| elements::head(name, new, f, &self.sets, &mut self.names))
+                    .unwrap_or_default();
+                for (set, key, _) in &heads {
+                    if !kept.iter().any(|(kept, kept_key, _)| (kept, kept_key) == (set, key)) {
+                        self.writer.take(*set, key);
+                    }
+                }
+            }
+            let kept_slots: Vec<(SetId, usize)> = successor
+                .into_iter()
+                .flat_map(|(new, f)| elements::slots(new, f, &self.sets))
+                .map(|(set, backends)| (set, backends.len()))
+                .collect();
+            for (set, backends) in elements::slots(old, planned, &self.sets) {
+                let kept = kept_slots.iter().find(|(s, _)| *s == set).map_or(0, |(_, len)| *len);
+                for slot in kept..backends.len() {
+                    self.writer.take(set, &elements::slot_key(&planned.frontend, slot));
+                }
+            }
+            if let Some(ip) = cluster_ip(planned)
+                && successor.is_none_or(|(_, f)| cluster_ip(f).is_none())
+            {
+                self.writer.take_shared(sets.cluster_ips, &Key::builder().address(ip).build());
+            }
+        }
+        for ip in &old.hairpin {
+            if new.is_none_or(|new| new.hairpin.binary_search(ip).is_err()) {
+                self.writer.take_shared(sets.hairpin, &hairpin_key(*ip));
+            }
+        }
+        if old.affinity.is_some() {
+            self.take_away_affinity(name, old, new);
+        }
+    }
+
+    /// Chains and maps stay for a while, but what the maps remember goes at once.
+    fn take_away_affinity(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
+        let old = affinity::objects(name, old);
+        let new = new.map(|new| affinity::objects(name, new)).unwrap_or_default();
+        for chain in old.chains {
+            if !new.chains.iter().any(|kept| kept.name == chain.name) {
+                self.writer.retire_chain(chain.name);
+            }
+        }
+        for (set, _) in old.maps {
+            if !new.maps.iter().any(|(kept, _)| kept.name == set.name) {
+                self.purges.insert(set.name.clone(), Vec::new());
+                self.writer.retire_set(set.name);
+            }
+        }
+        for (set, keys) in old.sets {
+            let Some(id) = self.writer.table.set_id(&set.name) else { continue };
+            let kept = new.sets.iter().find(|(kept, _)| kept.name == set.name);
+            for key in keys.iter().filter(|key| kept.is_none_or(|(_, kept)| !kept.contains(key))) {
+                self.writer.take(id, key);
+            }
+            if kept.is_none() {
+                self.writer.retire_set(set.name);
+            }
+        }
+    }
+
+    /// Puts what a port is to have and has not.
+    pub(super) fn put(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
+        let sets = *self.sets.of(new.family);
+        if new.affinity.is_some() {
+            self.put_affinity(name, old, new);
+        }
+        for planned in &new.frontends {
+            let ancestor = old.and_then(|old| Some((old, find(old, &planned.frontend)?)));
+            if !ancestor.is_some_and(|ancestor| is_same_head(ancestor, (new, planned))) {
+                let heads = elements::head(name, new, planned, &self.sets, &mut self.names);
+                for (set, key, value) in heads {
+                    self.writer.put(set, key, value);
+                }
+            }
+            for (set, backends) in elements::slots(new, planned, &self.sets) {
+                let there = ancestor
+                    .and_then(|(old, f)| {
+                        elements::slots(old, f, &self.sets).find(|(s, _)| *s == set)
+                    })
+                    .map_or(&[][..], |(_, backends)| backends);
+                for (slot, backend) in backends.iter().enumerate() {
+                    if there.get(slot) != Some(backend) {
+                        let key = elements::slot_key(&planned.frontend, slot);
+                        self.writer.put(set, key, backend.to_value());
+                    }
+                }
+            }
+            if let Some(ip) = cluster_ip(planned)
+                && ancestor.is_none_or(|(_, f)| cluster_ip(f).is_none())
+            {
+                self.writer.put_shared(sets.cluster_ips, Key::builder().address(ip).build());
+            }
+        }
+        for ip in &new.hairpin {
+            if old.is_none_or(|old| old.hairpin.binary_search(ip).is_err()) {
+                self.writer.put_shared(sets.hairpin, hairpin_key(*ip));
+            }
+        }
+    }
+
+    fn put_affinity(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
+        let before = old.map(|old| affinity::objects(name, old)).unwrap_or_default();
+        let objects = affinity::objects(name, new);
+        for (map, backends) in objects.maps {
+            let there = before.maps.iter().find(|(there, _)| there.name == map.name);
+            let gone = |there: &[Backend]| there.iter().any(|backend| !backends.contains(backend));
+            if there.is_none_or(|(_, there)| gone(there)) {
+                self.purges.insert(map.name.clone(), backends);
+            }
+            self.writer.put_set(map);
+        }
+        for (set, keys) in objects.sets {
+            let id = self.writer.put_set(set);
+            keys.into_iter().for_each(|key| self.writer.put(id, key, Value::Member));
+        }
+        objects.chains.into_iter().for_each(|chain| self.writer.put_chain(chain));
+    }
+}
+
+/// What a port has for a frontend.
+fn find<'a>(plan: &'a PortPlan, frontend: &Frontend) -> Option<&'a PlannedFrontend> {
+    plan.frontends.iter().find(|planned| planned.frontend == *frontend)
+}
+
+/// Whether the elements of a frontend apart from its slots are the same.
+fn is_same_head(
+    (old, before): (&PortPlan, &PlannedFrontend),
+    (new, after): (&PortPlan, &PlannedFrontend),
+) -> bool {
+    before == after
+        && old.affinity.is_some() == new.affinity.is_some()
+        && (old.cluster.len(), old.local.len()) == (new.cluster.len(), new.local.len())
+}
+
+fn hairpin_key(ip: IpAddr) -> Key {
+    Key::builder().address(ip).address(ip).build()
+}
+
+/// The ClusterIP that a planned frontend is, if it is one.
+fn cluster_ip(planned: &PlannedFrontend) -> Option<IpAddr> {
+    match planned.frontend {
+        Frontend::Ip { address, .. } if planned.masquerade == ports::Masquerade::BySource => {
+            Some(address)
+        }
+        _ => None,
+    }
+}
