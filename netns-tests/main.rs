@@ -12,8 +12,12 @@
 //!   `CI` in the environment it fails instead.
 //! * Nothing of the host is touched: namespaces are anonymous, addresses and rules exist only inside them, and
 //!   all is gone when the process ends, however it ends.
-//! * Every test has a lab of its own (some 20 ms), so they run in parallel. No test sleeps: what must come
-//!   is waited for, and that nothing comes is proved by fences (see `lab/client.rs`).
+//! * Every test has a lab of its own (some 20 ms), so they run in parallel. What must come is waited for, and
+//!   that nothing comes is proved by fences (see `lab/wait.rs`), so nothing depends on how fast a machine is.
+//! * [`proxy`] has two ways to run the proxy: in this process, where every change is committed before
+//!   the call returns, and as the real program.
+//! * `NFT_NEWER` may name a second nft to list and load with, as a command (`chroot DIR nft`); `NETNS_SEED` one
+//!   seed for the random test.
 
 // What scenarios can say is more than what they say today.
 #[allow(dead_code)]

@@ -1,32 +1,19 @@
 //! Probes: one packet or one connection from a host of the lab, and what became of it.
-//!
-//! Silence proves nothing on a busy machine, so a probe that hears nothing sends *fences* after its packet: UDP
-//! requests to the node (or to the gateway, from the node itself) that are answered by the same server thread. What
-//! has not arrived when they have been answered was dropped. So a drop costs less than a tenth of a second, and
-//! everything else may take as long as it needs.
 
-use super::gateway::Stray;
-use super::icmp::{ICMP4, ICMP6, Message, Watch};
+use super::icmp::{ICMP4, ICMP6};
 use super::outcome::{Answer, Outcome};
-use super::server::FENCE_PORT;
+use super::wait::{Ready, Wait};
 use super::{Connection, Flow, Host, Lab, sctp, unspecified};
-use kube_proxy::family::Family;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long to listen before the fences are sent.
-const QUIET: Duration = Duration::from_millis(30);
-/// How often to look meanwhile whether the gateway has seen the packet.
-const LOOK: Duration = Duration::from_millis(3);
-/// How long to listen after them.
-const AFTERMATH: Duration = Duration::from_millis(30);
 /// How long an answer that must come may take before the lab counts as broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -57,7 +44,7 @@ impl Target for (IpAddr, u16) {
 #[derive(Clone)]
 pub struct Client<'l> {
     pub(super) lab: &'l Lab,
-    host: &'l Host,
+    pub(super) host: &'l Host,
     source: Option<IpAddr>,
     port: u16,
 }
@@ -156,7 +143,7 @@ impl<'l> Client<'l> {
         SocketAddr::new(address, self.port)
     }
 
-    fn socket(&self, target: SocketAddr, kind: Type, protocol: Protocol) -> Socket {
+    pub(super) fn socket(&self, target: SocketAddr, kind: Type, protocol: Protocol) -> Socket {
         let socket = Socket::new(Domain::for_address(target), kind, Some(protocol))
             .unwrap_or_else(|error| panic!("open a socket to {target}: {error}"));
         socket.set_reuse_address(true).expect("SO_REUSEADDR");
@@ -202,11 +189,13 @@ impl<'l> Client<'l> {
                 Ready::No => {}
             }
         }
-        // Connected: from here on an answer must come.
+        // Connected: from here on an answer must come, unless somebody in between hangs up.
         socket.set_nonblocking(false).expect("blocking");
-        exchange(&mut socket.into(), PATIENCE)
-            .unwrap_or_else(|error| panic!("connected to {target}, no answer: {error}"))
-            .reached()
+        match exchange(&mut socket.into(), PATIENCE) {
+            Ok(answer) => answer.reached(),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Outcome::Reset,
+            Err(error) => panic!("connected to {target}, no answer: {error}"),
+        }
     }
 
     fn probe_udp(&self, target: SocketAddr) -> Outcome {
@@ -307,24 +296,6 @@ impl<'l> Client<'l> {
             }
         }
     }
-
-    /// Sends a fence and waits for its answer.
-    fn fence(&self, family: Family) {
-        let to = if self.host.name == "node" { "gateway" } else { "node" };
-        let target = SocketAddr::new(self.lab.ip(to, family), FENCE_PORT);
-        let socket: UdpSocket = self.socket(target, Type::DGRAM, Protocol::UDP).into();
-        socket.connect(target).expect("connect the fence");
-        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("SO_RCVTIMEO");
-        let token = token();
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            sent(socket.send(token.as_bytes()));
-            if socket.recv(&mut [0; 512]).is_ok() {
-                return;
-            }
-        }
-        panic!("{} gets no answer from {to} itself: the lab is broken", self.host.name);
-    }
 }
 
 /// Sends a line over a stream and reads the answer to it.
@@ -343,7 +314,8 @@ pub fn exchange(stream: &mut std::net::TcpStream, patience: Duration) -> io::Res
 /// A number that no other probe of this process has.
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
-fn token() -> String {
+/// What a probe sends, to know its answer.
+pub fn token() -> String {
     format!("probe-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -353,138 +325,9 @@ fn local_port(socket: &Socket) -> u16 {
 
 /// Accepts that the kernel refuses to send what its own output rules drop or reject: what happened is told
 /// by what does or does not come back.
-fn sent<T>(result: io::Result<T>) {
+pub fn sent<T>(result: io::Result<T>) {
     if let Err(error) = result {
         let code = error.raw_os_error();
         assert!(matches!(code, Some(libc::EPERM | libc::ECONNREFUSED)), "send: {error}");
-    }
-}
-
-enum Ready {
-    /// The socket is.
-    Yes,
-    /// Something else happened; ask again.
-    No,
-    /// Nothing happened before the fences were answered, or the packet was seen to go elsewhere.
-    Silence,
-}
-
-/// Waits for the outcome of one probe.
-struct Wait<'c> {
-    client: &'c Client<'c>,
-    target: SocketAddr,
-    protocol: u8,
-    /// Source port.
-    port: u16,
-    watch: Watch,
-    replies: Vec<(IpAddr, u16)>,
-    /// Strays noted before the probe.
-    strays_before: usize,
-    start: Instant,
-    fenced: Option<Instant>,
-}
-
-impl<'c> Wait<'c> {
-    /// Must exist before the packet is sent.
-    fn new(client: &'c Client<'c>, target: SocketAddr, protocol: Protocol) -> Wait<'c> {
-        let strays_before = client.lab.server.notes.strays.lock().expect("not poisoned").len();
-        Wait {
-            client,
-            target,
-            protocol: i32::from(protocol) as u8,
-            port: 0,
-            watch: Watch::open(Family::of(&target.ip())),
-            replies: Vec::new(),
-            strays_before,
-            start: Instant::now(),
-            fenced: None,
-        }
-    }
-
-    /// Waits for the socket, if there is one beside the ICMP watch, or for an ICMP message.
-    fn until(&mut self, socket: Option<(BorrowedFd, PollFlags)>) -> Ready {
-        let deadline = match self.fenced {
-            None => self.start + QUIET,
-            Some(fenced) => fenced + AFTERMATH,
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let now = left.min(LOOK);
-        let mut polled = vec![PollFd::new(self.watch.as_fd(), PollFlags::POLLIN)];
-        polled.extend(socket.map(|(socket, events)| PollFd::new(socket, events)));
-        let milliseconds = now.as_micros().div_ceil(1000) as u16;
-        match poll(&mut polled, milliseconds) {
-            Ok(0) => {}
-            Ok(_) if polled.len() > 1 && polled[1].any() == Some(true) => return Ready::Yes,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => return Ready::No,
-            Err(error) => panic!("poll: {error}"),
-        }
-        if self.stray().is_some() {
-            return Ready::Silence;
-        }
-        if left > now {
-            return Ready::No;
-        }
-        if self.fenced.is_some() {
-            return Ready::Silence;
-        }
-        for _ in 0..3 {
-            self.client.fence(Family::of(&self.target.ip()));
-        }
-        self.fenced = Some(Instant::now());
-        Ready::No
-    }
-
-    /// The ICMP error about this probe, if one came.
-    fn error(&mut self) -> Option<Outcome> {
-        while let Some(message) = self.watch.next() {
-            match message {
-                Message::EchoReply { from, identifier } => self.replies.push((from, identifier)),
-                Message::Error { kind, code, about } if self.is_mine(&about) => {
-                    let refused = self.watch.is_port_unreachable(kind, code);
-                    let other = Outcome::Unreachable { kind, code };
-                    return Some(if refused { Outcome::Refused } else { other });
-                }
-                Message::Error { .. } => {}
-            }
-        }
-        None
-    }
-
-    fn is_mine(&self, packet: &Stray) -> bool {
-        let is_icmp = matches!(self.protocol, ICMP4 | ICMP6);
-        packet.protocol == self.protocol
-            && packet.destination == self.target.ip()
-            && packet.source_port == self.port
-            && (is_icmp || packet.destination_port == self.target.port())
-    }
-
-    /// Did the token arrive at a server, although no answer came back?
-    fn arrived(&self, token: &str) -> Option<Outcome> {
-        let arrived = self.client.lab.server.notes.arrived.lock().expect("not poisoned");
-        arrived.iter().find(|answer| answer.token == token).map(|answer| Outcome::Unanswered {
-            endpoint: answer.endpoint(),
-            source: answer.client.ip(),
-        })
-    }
-
-    /// Nobody answered: was it seen at the gateway?
-    fn verdict(&self) -> Outcome {
-        match self.stray() {
-            Some(source) => Outcome::Untouched { source },
-            None => Outcome::TimedOut,
-        }
-    }
-
-    /// Where the packet came from that the gateway has seen, if it has.
-    fn stray(&self) -> Option<IpAddr> {
-        let strays = self.client.lab.server.notes.strays.lock().expect("not poisoned");
-        let mut new = strays[self.strays_before..].iter();
-        let is_icmp = matches!(self.protocol, ICMP4 | ICMP6);
-        let found = new.find(|stray| {
-            stray.protocol == self.protocol
-                && stray.destination == self.target.ip()
-                && (is_icmp || stray.destination_port == self.target.port())
-        });
-        found.map(|stray| stray.source)
     }
 }

@@ -29,6 +29,7 @@ mod outcome;
 mod sctp;
 mod server;
 mod spread;
+mod wait;
 mod wiring;
 
 pub use addresses::{cluster_ip, external_ip};

@@ -14,7 +14,7 @@ pub enum Outcome {
     Unanswered { endpoint: String, source: IpAddr },
     /// ICMP port unreachable came back: rejected, or UDP to a host that does not listen.
     Refused,
-    /// A TCP reset or SCTP abort came back: it got to a host that does not listen.
+    /// A TCP reset or SCTP abort came back: it got to a host that does not listen, or that hung up.
     Reset,
     /// Another ICMP error came back.
     Unreachable { kind: u8, code: u8 },

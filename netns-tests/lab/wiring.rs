@@ -36,6 +36,8 @@ const COMMON: &[(&str, &str)] = &[
     ("net.ipv4.icmp_ratelimit", "0"),
     ("net.ipv4.icmp_ratemask", "0"),
     ("net.ipv6.icmp.ratelimit", "0"),
+    // Errors are not in it, so the limit of all ICMP per second and namespace is not for them either.
+    ("net.ipv6.icmp.ratemask", "255"),
 ];
 
 /// Set on the nodes.
