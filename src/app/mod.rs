@@ -10,7 +10,7 @@ mod actions;
 pub mod logging;
 mod observers;
 mod servers;
-mod settings;
+pub mod settings;
 mod sources;
 
 pub use actions::{cleanup, init};

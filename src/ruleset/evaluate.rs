@@ -58,6 +58,8 @@ struct Flow {
     original_port: u16,
     translated: bool,
     masqueraded: bool,
+    /// The destination is settled: nat chains for it are not asked a second time.
+    settled: bool,
 }
 
 /// Why the evaluation of a chain ended.
@@ -80,21 +82,26 @@ pub fn evaluate(table: &Table, packet: Packet, machine: &mut Machine<'_>) -> Out
         packet,
         translated: false,
         masqueraded: false,
+        settled: false,
     };
     let own = flow.packet.input.is_none();
     let first = if own { Hook::Output } else { Hook::Prerouting };
     if let Some(outcome) = pass(table, first, &mut flow, machine) {
         return outcome;
     }
-    // A packet of the machine itself to itself is evaluated in input too, after it left.
+    flow.settled = true;
     let to_itself = (machine.is_local)(flow.packet.destination);
     let hooks: &[Hook] = match (own, to_itself) {
         (false, true) => &[Hook::Input],
         (false, false) => &[Hook::Forward, Hook::Postrouting],
-        (true, true) => &[Hook::Postrouting, Hook::Input],
+        // What the machine sends to itself leaves, and comes in again through the loopback interface.
+        (true, true) => &[Hook::Postrouting, Hook::Prerouting, Hook::Input],
         (true, false) => &[Hook::Postrouting],
     };
     for hook in hooks {
+        if own && *hook != Hook::Postrouting {
+            flow.packet.input = Some("lo".into());
+        }
         if let Some(outcome) = pass(table, *hook, &mut flow, machine) {
             return outcome;
         }
@@ -116,9 +123,8 @@ fn pass(table: &Table, hook: Hook, flow: &mut Flow, machine: &mut Machine<'_>) -
         .collect();
     chains.sort_by_key(|(priority, _)| *priority);
     for (_, chain) in chains {
-        // A flow gets a translation of its destination once.
         let is_nat = chain.base.is_some_and(|base| base.chain_type == ChainType::Nat);
-        if is_nat && hook != Hook::Postrouting && flow.translated {
+        if is_nat && hook != Hook::Postrouting && flow.settled {
             continue;
         }
         match (Evaluation { table, flow, machine }).chain(chain, 0) {
@@ -230,12 +236,14 @@ impl Evaluation<'_, '_> {
 
     fn translate(&mut self, data: &[u8]) {
         let (address, port) = data.split_at(data.len() - 4);
+        let before = (self.flow.packet.destination, self.flow.packet.port);
         self.flow.packet.destination = match <[u8; 4]>::try_from(address) {
             Ok(octets) => octets.into(),
             Err(_) => <[u8; 16]>::try_from(address).expect("an address").into(),
         };
         self.flow.packet.port = u16::from_be_bytes([port[0], port[1]]);
-        self.flow.translated = true;
+        // A translation to the same destination is none (`nf_nat_setup_info` in the kernel).
+        self.flow.translated |= before != (self.flow.packet.destination, self.flow.packet.port);
     }
 
     fn family(&self) -> Family {

@@ -1,0 +1,205 @@
+//! Runs cases against the evaluator of the planned table.
+//!
+//! Every random choice is made in every way. What session affinity remembers then differs from choice to choice,
+//! so a case is followed in several *worlds*, one per memory.
+
+use super::expected::{Expectation, Fate, Probe, Served, Source};
+use super::file::{Case, read};
+use super::objects::Manifests;
+use super::topology::Topology;
+use hashbrown::HashMap;
+use kube_proxy::app::settings::sync_options;
+use kube_proxy::config::{Config, Flags, LoadedFile};
+use kube_proxy::family::Family;
+use kube_proxy::kernel::addresses::nodeport_networks;
+use kube_proxy::plan::Planner;
+use kube_proxy::ruleset::Table;
+use kube_proxy::ruleset::evaluate::{Machine, Outcome, Packet, evaluate};
+use kube_proxy::sync;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// More worlds than this mean that a case has too many clients of Services with affinity.
+const WORLDS_MAX: usize = 5000;
+
+/// What may have happened so far.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct World {
+    /// What dynamic maps hold.
+    learned: BTreeMap<(Arc<str>, Vec<u8>), Vec<u8>>,
+    /// Endpoints that got a name.
+    names: BTreeMap<String, String>,
+}
+
+/// Runs the cases of a file, over one family after the other: their memories are apart.
+pub fn run(file: &str) {
+    for case in read(file) {
+        Family::BOTH.into_iter().for_each(|family| run_case(&case, family));
+    }
+}
+
+/// The options that a configuration comes to.
+pub fn options(config: &serde_json::Value) -> sync::Options {
+    let flags = Flags::read(["kube-proxy", "--hostname-override", "node"]).expect("flags");
+    let content = config.to_string().into_bytes();
+    let file = LoadedFile { path: "config.yaml".into(), content };
+    let config = Config::resolve(&flags, Some(file), || Ok("node".into()));
+    sync_options(&config.unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn run_case(case: &Case, family: Family) {
+    let options = options(&case.config);
+    let mut planner = Planner::new(options.settings);
+    let mut manifests = Manifests::default();
+    let mut worlds = BTreeSet::from([World::default()]);
+    for step in &case.steps {
+        for change in manifests.changes(&step.objects) {
+            planner.apply(change);
+        }
+        let selection = (options.select_nodeports)(planner.node());
+        let networks = nodeport_networks(&selection, &case.topology.local_addresses());
+        planner.set_nodeport_networks(&networks);
+        planner.plan();
+        for (map, may_stay) in planner.take_purges() {
+            let may_stay: Vec<Vec<u8>> = may_stay.iter().map(|b| data(b.address, b.port)).collect();
+            let purged = worlds.into_iter().map(|mut world| {
+                world.learned.retain(|(name, _), data| *name != map || may_stay.contains(data));
+                world
+            });
+            worlds = purged.collect();
+        }
+        for probe in step.probes.iter().filter(|probe| probe.family() == family) {
+            let before = std::mem::take(&mut worlds);
+            for world in before {
+                worlds.extend(follow(&world, probe, planner.table(), &case.topology));
+            }
+            assert!(worlds.len() < WORLDS_MAX, "{probe}: too many possibilities");
+        }
+        while planner.has_unused() {
+            planner.delete_unused();
+        }
+    }
+}
+
+/// An endpoint as a dynamic map holds it.
+fn data(address: IpAddr, port: u16) -> Vec<u8> {
+    kube_proxy::ruleset::Data::address_port(address, port).0.to_vec()
+}
+
+/// Sends a packet into a world, checks what comes of it, and returns the worlds after it.
+fn follow(world: &World, probe: &Probe, table: &Table, topology: &Topology) -> Vec<World> {
+    let possible = possibilities(world, probe, table, topology);
+    let served = match &probe.expected {
+        Expectation::Fate(fate) => {
+            let expected = match fate {
+                Fate::Refused => Outcome::Rejected,
+                Fate::Dropped => Outcome::Dropped,
+                Fate::Untouched => Outcome::Passed {
+                    destination: probe.to.ip(),
+                    port: probe.to.port(),
+                    translated: false,
+                    masqueraded: false,
+                },
+            };
+            for possibility in &possible {
+                assert_eq!(possibility.outcome, expected, "{probe}");
+            }
+            return vec![world.clone()];
+        }
+        Expectation::Served(served) => served,
+    };
+    let mut odds: BTreeMap<String, f64> = BTreeMap::new();
+    let mut worlds = Vec::new();
+    for possibility in possible {
+        let endpoint = endpoint(&possibility.outcome, probe, served, topology);
+        *odds.entry(endpoint.clone()).or_default() += possibility.odds;
+        let mut next = World { learned: possibility.learned, names: world.names.clone() };
+        if let Some(name) = &served.sticks {
+            next.names.insert(name.clone(), endpoint);
+        }
+        worlds.push(next);
+    }
+    let expected: BTreeSet<&String> = match &served.same {
+        Some(name) => BTreeSet::from([&world.names[name]]),
+        None => served.endpoints.iter().collect(),
+    };
+    let even = 1.0 / expected.len() as f64;
+    let is_even = odds.values().all(|odds| (odds - even).abs() < 1e-9);
+    let reached: BTreeSet<&String> = odds.keys().collect();
+    assert_eq!(reached, expected, "{probe}");
+    assert!(is_even, "{probe}: {odds:?}");
+    worlds
+}
+
+/// The endpoint that was reached, after a look at the source that it sees.
+fn endpoint(outcome: &Outcome, probe: &Probe, served: &Served, topology: &Topology) -> String {
+    let Outcome::Passed { destination, port, masqueraded, .. } = outcome else {
+        panic!("{probe}: {outcome:?} instead of reaching an endpoint");
+    };
+    let expected = match served.source {
+        None => *masqueraded,
+        Some(Source::Node) => true,
+        Some(Source::Kept) => false,
+    };
+    // What the node itself sends comes from the node in any case.
+    let own = probe.source(topology) == topology.source("node", probe.to.ip());
+    assert!(own || *masqueraded == expected, "{probe}: masqueraded {masqueraded}");
+    let owner = topology.owner(*destination).unwrap_or_else(|| panic!("{probe}: to {destination}"));
+    match port {
+        8080 => owner.to_owned(),
+        port => format!("{owner}:{port}"),
+    }
+}
+
+struct Possibility {
+    odds: f64,
+    outcome: Outcome,
+    learned: BTreeMap<(Arc<str>, Vec<u8>), Vec<u8>>,
+}
+
+/// What may become of a packet.
+fn possibilities(
+    world: &World,
+    probe: &Probe,
+    table: &Table,
+    topology: &Topology,
+) -> Vec<Possibility> {
+    let packet = Packet {
+        source: probe.source(topology),
+        destination: probe.to.ip(),
+        protocol: probe.protocol.number(probe.family()),
+        port: probe.to.port(),
+        input: topology.host(&probe.from).expect("checked").interface.clone(),
+    };
+    let mut all = Vec::new();
+    // The numbers to draw, each with how many there are to draw from.
+    let mut script: Vec<(u32, u32)> = Vec::new();
+    loop {
+        let mut drawn = 0;
+        let mut learned: HashMap<_, _> = world.learned.clone().into_iter().collect();
+        let mut random = |below| {
+            if drawn == script.len() {
+                script.push((0, below));
+            }
+            assert_eq!(script[drawn].1, below, "the same choices lead to the same draw");
+            drawn += 1;
+            script[drawn - 1].0
+        };
+        let mut machine = Machine {
+            is_local: &|address| topology.is_local(address),
+            random: &mut random,
+            learned: &mut learned,
+        };
+        let outcome = evaluate(table, packet.clone(), &mut machine);
+        let odds = script.iter().map(|(_, below)| 1.0 / f64::from(*below)).product();
+        all.push(Possibility { odds, outcome, learned: learned.into_iter().collect() });
+        while script.last().is_some_and(|(number, below)| number + 1 == *below) {
+            script.pop();
+        }
+        match script.last_mut() {
+            Some((number, _)) => *number += 1,
+            None => return all,
+        }
+    }
+}
