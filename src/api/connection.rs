@@ -1,60 +1,58 @@
 //! The connection to the API server: credentials, rate limit, and what is measured of requests.
 //!
-//! Token files and in-cluster CA bundles are read again as they change (`kube` does that); when the
-//! server refuses the credentials the whole kubeconfig is read again, so that replaced certificates,
-//! tokens and servers are picked up without a restart.
+//! Token files and in-cluster CA bundles are read again as they change (`kube` does that). When the
+//! server cannot be reached or refuses the credentials the whole kubeconfig is read again, so that
+//! replaced certificates, tokens and servers are picked up without a restart; watches notice nothing.
 
-use super::gate::{Gate, GateLayer, Limiter};
-use kube::client::ClientBuilder;
+use http::{Request, Response, StatusCode};
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
+use tower::ServiceBuilder;
+
+/// A connection on which nothing came for so long is taken for dead. On watches servers send a
+/// bookmark a minute.
+const SILENCE: Duration = Duration::from_secs(150);
+/// Requests that may wait for the rate limit.
+const WAITING: usize = 64;
 
 /// How to reach the API server; the fields of `clientConnection` and of `--master`.
+///
+/// `acceptContentTypes` and `contentType` are not among them: `kube` speaks JSON alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionOptions {
     /// `clientConnection.kubeconfig`. None, with no `master` either: in-cluster configuration.
     pub kubeconfig: Option<PathBuf>,
     /// `--master`: wins over the kubeconfig's server.
     pub master: Option<String>,
-    /// `clientConnection.acceptContentTypes`; empty: protobuf, else JSON.
-    pub accept_content_types: String,
-    /// `clientConnection.contentType`; only decides what is accepted when the above is empty.
-    pub content_type: String,
     /// `clientConnection.qps`, requests per second: 0 means 5, negative no limit.
     pub qps: f32,
-    /// `clientConnection.burst`: 0 means 10.
+    /// `clientConnection.burst`: so many requests may go at once; 0 means 10.
     pub burst: u32,
 }
 
 impl Default for ConnectionOptions {
     fn default() -> Self {
-        ConnectionOptions {
-            kubeconfig: None,
-            master: None,
-            accept_content_types: String::new(),
-            content_type: "application/vnd.kubernetes.protobuf".to_owned(),
-            qps: 5.0,
-            burst: 10,
-        }
+        ConnectionOptions { kubeconfig: None, master: None, qps: 5.0, burst: 10 }
     }
 }
 
 impl ConnectionOptions {
-    /// The `Accept` header of lists and watches.
-    pub fn accept(&self) -> String {
-        let protobuf = "application/vnd.kubernetes.protobuf";
-        let wanted = self.accept_content_types.trim();
-        match wanted {
-            "" if self.content_type.is_empty() || self.content_type.starts_with(protobuf) => {
-                format!("{protobuf},application/json")
-            }
-            "" => "application/json".to_owned(),
-            wanted => wanted.to_owned(),
+    /// The rate limit: so many requests in each such time, which makes `qps` in the long run.
+    fn rate(&self) -> (u64, Duration) {
+        let burst = if self.burst == 0 { 10 } else { self.burst };
+        let qps = if self.qps == 0.0 { 5.0 } else { self.qps };
+        let seconds = burst as f32 / qps;
+        if seconds > 0.0 {
+            let time = Duration::from_secs_f32(seconds.min(3600.0));
+            return (burst.into(), time.max(Duration::from_nanos(1)));
         }
+        // No limit: negative or infinite.
+        (u64::MAX, Duration::from_secs(1))
     }
 }
 
@@ -91,96 +89,96 @@ pub struct Call<'a> {
 /// Receives every request; source of the `rest_client_*` metrics.
 pub type Observer = Arc<dyn Fn(&Call<'_>) + Send + Sync>;
 
-/// A client that can be made anew. Clones share everything.
-#[derive(Clone)]
-pub struct Connection {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
+/// Reads the configuration and sets up a client; nothing is sent yet. Must be called inside a tokio
+/// runtime.
+pub async fn connect(
     options: ConnectionOptions,
     observer: Observer,
-    limiter: Limiter,
-    /// The client and how many there were before it.
-    current: Mutex<(Client, u64)>,
+) -> Result<Client, ConnectionError> {
+    let (burst, time) = options.rate();
+    let server = Mutex::new(Server::open(&options).await?);
+    let link = Arc::new(Link { options, observer, server });
+    let service = ServiceBuilder::new()
+        .map_request(|mut request: Request<Body>| {
+            request.extensions_mut().insert(Asked(Instant::now()));
+            request
+        })
+        .buffer(WAITING)
+        .rate_limit(burst, time)
+        .service_fn(move |request| link.clone().send(request));
+    Ok(Client::new(service, "default"))
 }
 
-impl Connection {
-    /// Reads the configuration and sets up a client; nothing is sent yet. Must be called inside a
-    /// tokio runtime.
-    pub async fn open(
-        options: ConnectionOptions,
-        observer: Observer,
-    ) -> Result<Connection, ConnectionError> {
-        let limiter = Limiter::new(options.qps, options.burst);
-        let client = build(&options, &limiter, &observer).await?;
-        let current = Mutex::new((client, 0));
-        Ok(Connection { shared: Arc::new(Shared { options, observer, limiter, current }) })
-    }
+/// When a request was asked for, before the rate limit.
+#[derive(Clone, Copy)]
+struct Asked(Instant);
 
-    /// A connection over a ready client, for tests.
-    #[cfg(test)]
-    pub(super) fn over(client: Client) -> Connection {
-        let options =
-            ConnectionOptions { master: Some("http://unused".into()), ..Default::default() };
-        let limiter = Limiter::new(-1.0, 0);
-        let observer: Observer = Arc::new(|_| {});
-        let current = Mutex::new((client, 0));
-        Connection { shared: Arc::new(Shared { options, observer, limiter, current }) }
-    }
+/// The client of one reading of the configuration.
+#[derive(Clone)]
+struct Server {
+    client: Client,
+    /// Host and port.
+    host: Arc<str>,
+}
 
-    /// The client, and its number: a later one replaces the credentials.
-    pub fn client(&self) -> (Client, u64) {
-        self.shared.current.lock().expect("no holder panics").clone()
-    }
+/// What stays when the configuration is read again.
+struct Link {
+    options: ConnectionOptions,
+    observer: Observer,
+    server: Mutex<Server>,
+}
 
-    /// The `Accept` header of lists and watches.
-    pub fn accept(&self) -> String {
-        self.shared.options.accept()
-    }
-
-    /// Reads the configuration again, unless someone has since client `number` was handed out. The
-    /// old client stays when that fails.
-    pub async fn renew(&self, number: u64) {
-        if self.client().1 != number {
-            return;
+impl Link {
+    async fn send(self: Arc<Self>, request: Request<Body>) -> kube::Result<Response<Body>> {
+        let Server { client, host } = self.server.lock().expect("no holder panics").clone();
+        let method = request.method().clone();
+        let asked = request.extensions().get::<Asked>().map(|asked| asked.0);
+        let sent = Instant::now();
+        let response = client.send(request).await;
+        let code = response.as_ref().ok().map(Response::status);
+        (self.observer)(&Call {
+            method: method.as_str(),
+            host: &host,
+            code: code.map(|code| code.as_u16()),
+            latency: sent.elapsed(),
+            throttled: asked.map_or(Duration::ZERO, |asked| sent.duration_since(asked)),
+        });
+        if code.is_none_or(|code| code == StatusCode::UNAUTHORIZED) {
+            self.renew().await;
         }
-        let shared = &self.shared;
-        match build(&shared.options, &shared.limiter, &shared.observer).await {
-            Ok(client) => {
-                let mut current = shared.current.lock().expect("no holder panics");
-                if current.1 == number {
-                    *current = (client, number + 1);
-                }
-            }
+        response
+    }
+
+    /// Reads the configuration again for the next request; the old client stays when that fails.
+    async fn renew(&self) {
+        match Server::open(&self.options).await {
+            Ok(server) => *self.server.lock().expect("no holder panics") = server,
             Err(err) => tracing::warn!("keeping the old credentials: {err}"),
         }
     }
 }
 
-async fn build(
-    options: &ConnectionOptions,
-    limiter: &Limiter,
-    observer: &Observer,
-) -> Result<Client, ConnectionError> {
-    let mut config = match (&options.kubeconfig, &options.master) {
-        (Some(path), _) => from_kubeconfig(path).await?,
-        (None, Some(_)) => Config::new(http::Uri::from_static("http://localhost")),
-        (None, None) => Config::incluster().map_err(ConnectionError::InCluster)?,
-    };
-    if let Some(master) = &options.master {
-        config.cluster_url = master_url(master, &config)?;
+impl Server {
+    async fn open(options: &ConnectionOptions) -> Result<Server, ConnectionError> {
+        let mut config = match (&options.kubeconfig, &options.master) {
+            (Some(path), _) => from_kubeconfig(path).await?,
+            (None, Some(_)) => Config::new(http::Uri::from_static("http://localhost")),
+            (None, None) => Config::incluster().map_err(ConnectionError::InCluster)?,
+        };
+        if let Some(master) = &options.master {
+            config.cluster_url = master_url(master, &config)?;
+        }
+        // The watchers' own backoff is enough, and a request that is tried again is seen here.
+        config.default_retry = false;
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
+        let agent = concat!("kube-proxy/", env!("CARGO_PKG_VERSION"), " (linux)");
+        let agent = http::HeaderValue::from_static(agent);
+        config.headers.push((http::header::USER_AGENT, agent));
+        let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
+        let client = Client::try_from(config).map_err(ConnectionError::Client)?;
+        Ok(Server { client, host: host.into() })
     }
-    // The watches retry on their own, and no response is waited for longer than they say.
-    config.default_retry = false;
-    let agent = concat!("kube-proxy/", env!("CARGO_PKG_VERSION"), " (linux)");
-    let agent = http::HeaderValue::from_static(agent);
-    config.headers.push((http::header::USER_AGENT, agent));
-    let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
-    let layer = GateLayer::new(limiter.clone(), observer.clone(), host.into());
-    let builder: ClientBuilder<Gate<_>> =
-        ClientBuilder::try_from(config).map_err(ConnectionError::Client)?.with_layer(&layer);
-    Ok(builder.build())
 }
 
 async fn from_kubeconfig(path: &Path) -> Result<Config, ConnectionError> {
@@ -225,13 +223,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepted_content_types() {
-        let mut options = ConnectionOptions::default();
-        assert_eq!(options.accept(), "application/vnd.kubernetes.protobuf,application/json");
-        options.content_type = "application/json".into();
-        assert_eq!(options.accept(), "application/json");
-        options.accept_content_types = "application/vnd.kubernetes.protobuf".into();
-        assert_eq!(options.accept(), "application/vnd.kubernetes.protobuf");
+    fn rates() {
+        let rate = |qps, burst| ConnectionOptions { qps, burst, ..Default::default() }.rate();
+        assert_eq!(rate(0.0, 0), (10, Duration::from_secs(2)));
+        assert_eq!(rate(50.0, 100), (100, Duration::from_secs(2)));
+        for qps in [-1.0, f32::INFINITY, f32::NAN] {
+            assert_eq!(rate(qps, 1), (u64::MAX, Duration::from_secs(1)), "{qps}");
+        }
+        assert_eq!(rate(1e-30, 1), (1, Duration::from_hours(1)));
     }
 
     fn kubeconfig(dir: &Path, server: &str) -> PathBuf {
@@ -246,27 +245,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_kubeconfig_is_read_again_on_demand() {
+    async fn refused_credentials_are_read_again_and_calls_observed() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = kubeconfig(dir.path(), "http://one:1");
+        let path = kubeconfig(dir.path(), "http://two:2");
         let options = ConnectionOptions { kubeconfig: Some(path.clone()), ..Default::default() };
-        let connection =
-            Connection::open(options, Arc::new(|_| {})).await.expect("the kubeconfig is good");
-        assert_eq!(connection.client().1, 0);
-        connection.renew(0).await;
-        assert_eq!(connection.client().1, 1);
-        connection.renew(0).await;
-        assert_eq!(connection.client().1, 1, "someone else had done it");
-        std::fs::remove_file(&path).expect("the kubeconfig goes");
-        connection.renew(1).await;
-        assert_eq!(connection.client().1, 1, "the old client stays");
+        let calls: Arc<Mutex<Vec<String>>> = Arc::default();
+        let observer: Observer = {
+            let calls = calls.clone();
+            Arc::new(move |call: &Call<'_>| {
+                let line = format!("{} {} {:?}", call.method, call.host, call.code);
+                calls.lock().expect("no holder panics").push(line);
+            })
+        };
+        let answering = |code: u16| {
+            let answer = tower::service_fn(move |_: Request<Body>| async move {
+                Response::builder().status(code).body(Body::empty())
+            });
+            Server { client: Client::new(answer, "default"), host: "one:1".into() }
+        };
+        let server = Mutex::new(answering(200));
+        let link = Arc::new(Link { options, observer, server });
+        let host = || link.server.lock().expect("no holder panics").host.to_string();
+        let send = || link.clone().send(Request::new(Body::empty()));
+        send().await.expect("a response");
+        assert_eq!(host(), "one:1");
+        *link.server.lock().expect("no holder panics") = answering(401);
+        std::fs::rename(&path, dir.path().join("away")).expect("the kubeconfig goes");
+        send().await.expect("a response");
+        assert_eq!(host(), "one:1", "the old client stays");
+        std::fs::rename(dir.path().join("away"), &path).expect("the kubeconfig is back");
+        send().await.expect("a response");
+        assert_eq!(host(), "two:2");
+        let calls = calls.lock().expect("no holder panics");
+        assert_eq!(*calls, ["GET one:1 Some(200)", "GET one:1 Some(401)", "GET one:1 Some(401)"]);
     }
 
     #[tokio::test]
     async fn a_missing_kubeconfig_is_named() {
         let options =
             ConnectionOptions { kubeconfig: Some("/nowhere/config".into()), ..Default::default() };
-        let err = Connection::open(options, Arc::new(|_| {})).await.err().expect("refused");
+        let err = connect(options, Arc::new(|_| {})).await.err().expect("refused");
         assert!(err.to_string().contains("/nowhere/config"), "{err}");
     }
 

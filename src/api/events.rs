@@ -3,17 +3,17 @@
 //! Publishing never blocks and never fails: Events tell people, nothing depends on them. They wait in
 //! a short queue while the server is away; repeated ones become a series instead of new objects.
 
-use super::backoff::Backoff;
-use super::connection::Connection;
 use crate::model::ObjectName;
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
+use kube::runtime::watcher::DefaultBackoff;
 use tokio::sync::mpsc;
 
 /// Events waiting for the server; more are dropped.
 const QUEUE: usize = 64;
 /// Attempts to write one Event.
-const ATTEMPTS: u32 = 8;
+const ATTEMPTS: usize = 8;
 /// The longest note that the API takes.
 const NOTE: usize = 1024;
 
@@ -66,9 +66,9 @@ pub struct EventWriter {
 
 impl EventWriter {
     /// Starts the task that writes them. Must be called inside a tokio runtime.
-    pub fn start(connection: Connection, node_name: &str) -> EventWriter {
+    pub fn start(client: Client, node_name: &str) -> EventWriter {
         let (queue, events) = mpsc::channel(QUEUE);
-        tokio::spawn(write_all(connection, node_name.to_owned(), events));
+        tokio::spawn(write_all(client, node_name.to_owned(), events));
         EventWriter { queue }
     }
 
@@ -107,11 +107,10 @@ fn cut(mut note: String) -> Option<String> {
     (!note.is_empty()).then_some(note)
 }
 
-async fn write_all(connection: Connection, node_name: String, mut events: mpsc::Receiver<Event>) {
+async fn write_all(client: Client, node_name: String, mut events: mpsc::Receiver<Event>) {
     let reporter =
         Reporter { controller: "kube-proxy".to_owned(), instance: Some(node_name.clone()) };
-    let (client, mut number) = connection.client();
-    let mut recorder = Recorder::new(client, reporter.clone());
+    let recorder = Recorder::new(client, reporter);
     while let Some(event) = events.recv().await {
         let reference = reference(&event.regarding, &node_name);
         let event = KubeEvent {
@@ -124,23 +123,19 @@ async fn write_all(connection: Connection, node_name: String, mut events: mpsc::
             note: cut(event.note),
             secondary: None,
         };
-        let mut backoff = Backoff::default();
-        while backoff.failures() < ATTEMPTS {
-            let (client, newest) = connection.client();
-            if newest != number {
-                number = newest;
-                recorder = Recorder::new(client, reporter.clone());
-            }
+        for wait in DefaultBackoff::default().take(ATTEMPTS) {
             match recorder.publish(&event, &reference).await {
                 Ok(()) => break,
                 // Refused: the role lacks it, or the namespace is being deleted.
-                Err(kube::Error::Api(status)) if matches!(status.code, 400..=499) => {
+                Err(kube::Error::Api(status))
+                    if matches!(status.code, 400 | 403 | 404 | 409 | 422) =>
+                {
                     tracing::debug!("an Event is refused: {status}");
                     break;
                 }
                 Err(err) => {
                     tracing::debug!("an Event cannot be written yet: {err}");
-                    tokio::time::sleep(backoff.next(None)).await;
+                    tokio::time::sleep(wait).await;
                 }
             }
         }

@@ -1,35 +1,32 @@
 //! Source: the Kubernetes API. Services, EndpointSlices, this Node and ServiceCIDRs become batches of
 //! [`Change`]s.
 //!
-//! Needs no more than the ClusterRole `system:node-proxier` grants. Each kind has a task of its own
-//! ([`watch`]); objects are decoded from protobuf without what a proxy does not read, judged by
-//! [`crate::intake`] and passed on at once, so that nothing but names and versions is kept here. A
-//! batch holds what had already arrived and never waits to grow.
+//! Needs no more than the ClusterRole `system:node-proxier` grants. `kube` connects, lists and watches;
+//! each kind has a task of its own ([`watch`]), in which objects are judged by [`crate::intake`] and
+//! passed on at once, so that nothing but names and versions is kept here. A batch holds what had
+//! already arrived and never waits to grow. Requests and responses are JSON.
 //!
 //! This room does not decide when to write to the kernel: it says [`Notice::Complete`] once the first
 //! lists are complete, and after that only differences.
 
-mod backoff;
 mod connection;
-mod error;
 mod events;
-mod frames;
-mod gate;
 mod kind;
-mod known;
-mod protobuf;
 mod watch;
-mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Call, Connection, ConnectionError, ConnectionOptions, Observer};
+pub use connection::{Call, ConnectionError, ConnectionOptions, Observer, connect};
 pub use events::{Event, EventSeverity, EventWriter, Regarding};
 
 use crate::intake::Options as IntakeOptions;
 use crate::model::Change;
-use kind::{EndpointSlices, Nodes, ServiceCidrs, Services};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::Client;
+use kube::runtime::watcher::Config as Selectors;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -62,7 +59,7 @@ pub struct Options {
 
 /// Starts the watches as tokio tasks, which end when the returned set is dropped. By themselves they
 /// never end: one that does has panicked.
-pub fn watch(connection: &Connection, options: &Options, sink: Sink) -> JoinSet<()> {
+pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
     let waiting = Arc::new(AtomicUsize::new(3));
     let done = {
         let sink = sink.clone();
@@ -72,7 +69,6 @@ pub fn watch(connection: &Connection, options: &Options, sink: Sink) -> JoinSet<
             }
         }
     };
-    let counted = || -> Done { Box::new(done.clone()) };
     // The Node counts once: when it is listed, or when it has been waited for long enough.
     let node_once = Once::new();
     let node_listed: Arc<dyn Fn() + Send + Sync> = {
@@ -84,14 +80,18 @@ pub fn watch(connection: &Connection, options: &Options, sink: Sink) -> JoinSet<
         tokio::time::sleep(patience).await;
         too_late();
     });
-    let (connection, intake) = (connection.clone(), options.intake);
-    let node = Nodes { name: options.node_name.clone() };
-    let (c, s) = (|| connection.clone(), || sink.clone());
+    let new = |complete: Done| Watch::new(options.intake, sink.clone(), complete);
+    let all = Selectors::default;
+    let services =
+        all().labels("!service.kubernetes.io/service-proxy-name").fields("spec.clusterIP!=None");
+    let slices = all().labels("!service.kubernetes.io/headless");
+    let node = all().fields(&format!("metadata.name={}", options.node_name));
+    let c = || client.clone();
     let mut tasks = JoinSet::new();
     // The small lists first: the drop rule and the detector then come with the first commit.
-    tasks.spawn(Watch::new(ServiceCidrs, c(), intake, s(), Box::new(|| {})).run());
-    tasks.spawn(Watch::new(node, c(), intake, s(), Box::new(move || node_listed())).run());
-    tasks.spawn(Watch::new(Services, c(), intake, s(), counted()).run());
-    tasks.spawn(Watch::new(EndpointSlices, c(), intake, s(), counted()).run());
+    tasks.spawn(new(Box::new(|| {})).run::<ServiceCIDR>(c(), all()));
+    tasks.spawn(new(Box::new(move || node_listed())).run::<Node>(c(), node));
+    tasks.spawn(new(Box::new(done.clone())).run::<Service>(c(), services));
+    tasks.spawn(new(Box::new(done)).run::<EndpointSlice>(c(), slices));
     tasks
 }

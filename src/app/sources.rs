@@ -1,8 +1,6 @@
 //! Where Services come from: a directory of manifests or an API server; and Events back to the latter.
 
-use crate::api::{
-    self, Connection, ConnectionOptions, Event, EventSeverity, EventWriter, Regarding,
-};
+use crate::api::{self, ConnectionOptions, Event, EventSeverity, EventWriter, Regarding};
 use crate::config::{ALLOW_SERVICE_EXTERNAL_IPS, Config, DetectLocal, Source};
 use crate::http::BindError;
 use crate::http::service_checks::ListenError;
@@ -11,6 +9,7 @@ use crate::manifests;
 use crate::metrics::Metrics;
 use crate::sync::Input;
 use anyhow::anyhow;
+use kube::Client;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -21,11 +20,8 @@ use tokio::task::JoinHandle;
 const NODE_PATIENCE: Duration = Duration::from_secs(30);
 const POD_CIDR_PATIENCE: Duration = Duration::from_secs(300);
 
-/// The connection to the API server, where that is the source.
-pub async fn connect(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-) -> anyhow::Result<Option<Connection>> {
+/// The client of the API server, where that is the source.
+pub async fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Client>> {
     let (kubeconfig, master) = match &config.source {
         Source::Manifests(_) => return Ok(None),
         Source::Kubeconfig { path, master } => (Some(path.clone()), master.clone()),
@@ -35,8 +31,6 @@ pub async fn connect(
     let options = ConnectionOptions {
         kubeconfig,
         master,
-        accept_content_types: config.client.accept_content_types.clone(),
-        content_type: config.client.content_type.clone(),
         qps: config.client.qps,
         burst: config.client.burst,
     };
@@ -45,19 +39,19 @@ pub async fn connect(
         let api::Call { method, host, code, latency, throttled } = *call;
         metrics.client.answered(method, host, code, latency, throttled);
     });
-    Ok(Some(Connection::open(options, observer).await?))
+    Ok(Some(api::connect(options, observer).await?))
 }
 
 /// Starts the source. The task ends only when the source does, which is an error.
 pub fn start(
     config: &Config,
-    connection: Option<&Connection>,
+    client: Option<&Client>,
     inputs: Sender<Input>,
 ) -> anyhow::Result<JoinHandle<anyhow::Error>> {
     let intake = intake::Options {
         allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
     };
-    match (&config.source, connection) {
+    match (&config.source, client) {
         (Source::Manifests(directory), _) => {
             let (source, changes) = manifests::Source::open(directory, &config.node_name, intake)?;
             let _ = inputs.send(Input::Changes(changes));
@@ -72,7 +66,7 @@ pub fn start(
                 }
             }))
         }
-        (_, Some(connection)) => {
+        (_, Some(client)) => {
             let needs_pod_cidrs = config.detect_local == DetectLocal::NodeCidr;
             let options = api::Options {
                 node_name: config.node_name.clone(),
@@ -85,12 +79,12 @@ pub fn start(
                     api::Notice::Complete => Input::Complete,
                 });
             };
-            let mut watches = api::watch(connection, &options, Arc::new(sink));
+            let mut watches = api::watch(client, &options, Arc::new(sink));
             Ok(tokio::spawn(async move {
                 anyhow!("a watch of the API server ended: {:?}", watches.join_next().await)
             }))
         }
-        (_, None) => unreachable!("a connection was opened for every source but manifests"),
+        (_, None) => unreachable!("a client was made for every source but manifests"),
     }
 }
 
@@ -98,8 +92,8 @@ pub fn start(
 #[derive(Clone)]
 pub struct Events(Option<EventWriter>);
 
-pub fn events(config: &Config, connection: Option<&Connection>) -> Events {
-    Events(connection.map(|connection| EventWriter::start(connection.clone(), &config.node_name)))
+pub fn events(config: &Config, client: Option<&Client>) -> Events {
+    Events(client.map(|client| EventWriter::start(client.clone(), &config.node_name)))
 }
 
 impl Events {

@@ -67,7 +67,7 @@ pub struct Flags {
     /// Address of the API server; overrides the one in the kubeconfig
     #[arg(long, value_name = "URL", help_heading = API)]
     pub master: Option<String>,
-    /// Content type of requests [default: application/vnd.kubernetes.protobuf]
+    /// Accepted without effect: JSON is spoken [default: application/vnd.kubernetes.protobuf]
     #[arg(long, value_name = "TYPE", help_heading = API)]
     pub kube_api_content_type: Option<String>,
     /// Burst of requests [default: 10]

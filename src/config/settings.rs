@@ -72,6 +72,7 @@ impl DetectLocal {
 /// Requests to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
+    /// Not used, like the next one: `kube` speaks JSON alone.
     pub accept_content_types: String,
     pub content_type: String,
     /// Requests per second; negative for no limit.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// All of them. Every one but the first two works with the proxy on `node`.
 pub const ALL: &[Scenario] = &[
     ("the_server_takes_all_manifests", manifests::the_server_takes_all_manifests),
-    ("protobuf_and_json_say_the_same", source::protobuf_and_json_say_the_same),
+    ("objects_are_read_whole", source::objects_are_read_whole),
     ("the_program_runs_with_what_the_manifests_grant", services::runs_with_what_is_granted),
     ("services_come_scale_and_go", services::come_scale_and_go),
     ("node_ports_answer_outside", services::node_ports_answer_outside),
