@@ -44,7 +44,6 @@ fn the_node_answers_as_it_has_local_endpoints() {
 }
 
 #[test]
-#[ignore = "the endpoints of both families are counted together"]
 fn each_family_counts_its_own_endpoints() {
     let Some(lab) = lab() else { return };
     let manifests = Manifests::new();

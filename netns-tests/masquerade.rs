@@ -87,7 +87,6 @@ fn by_bridge() {
 }
 
 #[test]
-#[ignore = "with br_netfilter postrouting does not know the interface of a packet from port to port"]
 fn by_bridge_with_br_netfilter() {
     bridged(true);
 }

@@ -52,7 +52,10 @@ impl Node {
     }
 
     fn set(&self, service: &str, check: Option<(u16, usize)>) {
-        let check = check.map(|(port, local_endpoints)| ServiceCheck { port, local_endpoints });
+        let check = check.map(|(port, local_endpoints)| ServiceCheck {
+            port,
+            local_endpoints: [local_endpoints; 2],
+        });
         self.checks.set(&name(service), check);
     }
 
@@ -269,7 +272,7 @@ fn running_servers_follow_and_try_again() {
             let servers = CheckServers::new(&checks, health, metrics, report);
             let running = tokio::spawn(servers.run());
             checks.set_addresses(Family::V4, BindAddresses::Only([at("127.0.0.1", 0).ip()].into()));
-            checks.set(&name("web"), Some(ServiceCheck { port: 30000, local_endpoints: 1 }));
+            checks.set(&name("web"), Some(ServiceCheck { port: 30000, local_endpoints: [1; 2] }));
             assert_eq!(failures.recv().await, Some(at("127.0.0.1", 30000)));
             drop(taken);
             // The clock stands still until nothing else is left to do.

@@ -13,8 +13,16 @@ use tokio::sync::watch;
 pub struct ServiceCheck {
     /// `spec.healthCheckNodePort`.
     pub port: u16,
-    /// Distinct addresses of its ready endpoints on this node, over all its ports.
-    pub local_endpoints: usize,
+    /// Distinct addresses of its ready endpoints on this node, over all its ports: IPv4 and IPv6,
+    /// for the servers of the two families.
+    pub local_endpoints: [usize; 2],
+}
+
+impl ServiceCheck {
+    /// The count that the server of a family tells.
+    pub fn local_endpoints(&self, family: Family) -> usize {
+        self.local_endpoints[family as usize]
+    }
 }
 
 /// Where the health checks of one family listen.

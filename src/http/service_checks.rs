@@ -6,6 +6,7 @@
 //! Listeners follow [`ServiceChecks`] by difference: what stays wanted is not touched.
 
 use super::{accept, answer, bind};
+use crate::family::Family;
 use crate::health::{DesiredChecks, Health, Moment, ServiceChecks};
 use crate::metrics::Metrics;
 use crate::model::ObjectName;
@@ -122,7 +123,10 @@ impl CheckServers {
             match bind::own_family(*address) {
                 Ok(socket) => {
                     tracing::debug!(%service, %address, "opening health check");
-                    let task = tokio::spawn(accept::serve(socket, self.router(service)));
+                    let task = tokio::spawn(accept::serve(
+                        socket,
+                        self.router(service, Family::of(&address.ip())),
+                    ));
                     self.open.insert(listener, AbortOnDropHandle::new(task));
                 }
                 Err(source) => {
@@ -141,9 +145,10 @@ impl CheckServers {
         }
     }
 
-    fn router(&self, service: &ObjectName) -> Router {
+    fn router(&self, service: &ObjectName, family: Family) -> Router {
         let check = Check {
             service: service.clone(),
+            family,
             desired: self.desired.clone(),
             health: self.health.clone(),
         };
@@ -163,6 +168,7 @@ fn wanted(desired: &DesiredChecks) -> BTreeSet<Listener> {
 /// What a listener needs to answer.
 struct Check {
     service: ObjectName,
+    family: Family,
     desired: watch::Receiver<DesiredChecks>,
     health: Arc<Health>,
 }
@@ -184,8 +190,8 @@ struct BodyService<'a> {
 
 async fn respond(State(check): State<Arc<Check>>) -> Response {
     let service = &check.service;
-    let local_endpoints =
-        check.desired.borrow().service(service).map_or(0, |check| check.local_endpoints);
+    let wanted = check.desired.borrow().service(service);
+    let local_endpoints = wanted.map_or(0, |wanted| wanted.local_endpoints(check.family));
     let service_proxy_healthy = check.health.is_healthy(Moment::now());
     let body = Body {
         service: BodyService { namespace: &service.namespace, name: &service.name },

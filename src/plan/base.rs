@@ -315,8 +315,30 @@ fn sources(addresses: &str, interfaces: &str) -> Vec<Rule> {
 }
 
 /// Flows to a ClusterIP are masqueraded unless they come from a pod.
+///
+/// The first rule is for pods on a bridge whose packets pass through the hooks of IP (br_netfilter):
+/// from one port of the bridge to another, postrouting knows no input interface, and the output
+/// interface is the bridge.
+///
+/// ```text
+/// iif 0 oifname @unmasqueraded-interfaces fib saddr type != local return
+/// ```
 fn masquerade_cluster_ip() -> Chain {
-    let mut rules = sources("unmasqueraded-sources", "unmasqueraded-interfaces");
+    let mut rules = vec![Rule::new(vec![
+        matches(Expression::InputInterfaceIndex, Constant::NoInterface),
+        Statement::InSet {
+            key: vec![Expression::OutputInterface],
+            set: "unmasqueraded-interfaces".into(),
+            negated: false,
+        },
+        Statement::Match {
+            expression: Expression::SourceAddressType,
+            constant: Constant::TypeLocal,
+            negated: true,
+        },
+        Statement::Verdict(Verdict::Return),
+    ])];
+    rules.extend(sources("unmasqueraded-sources", "unmasqueraded-interfaces"));
     rules.push(Rule::new(vec![Statement::Masquerade]));
     Chain::regular("masquerade-cluster-ip", rules)
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     pub port: u16,
-    /// Ready endpoints on this node.
-    pub local_endpoints: usize,
+    /// Ready endpoints on this node, IPv4 and IPv6.
+    pub local_endpoints: [usize; 2],
 }
 
 /// A TCP NodePort, to be served on a loopback address by a proxy in user space.

@@ -260,6 +260,9 @@ impl Evaluation<'_, '_> {
             (Expression::SourceAddressType, Constant::TypeLocal) => {
                 (self.machine.is_local)(self.flow.packet.source)
             }
+            (Expression::InputInterfaceIndex, Constant::NoInterface) => {
+                self.flow.packet.input.is_none()
+            }
             _ => panic!("{} is not compared with {}", expression.nft(), constant.nft()),
         }
     }
@@ -298,12 +301,15 @@ impl Evaluation<'_, '_> {
                 name.resize(16, 0);
                 Some(name)
             }
+            // Which interface it leaves by is not known here.
+            Expression::OutputInterface => None,
             Expression::Random(modulus) => {
                 Some((self.machine.random)(modulus).to_ne_bytes().to_vec())
             }
             Expression::NetworkFamily
             | Expression::CtState
             | Expression::CtStatus
+            | Expression::InputInterfaceIndex
             | Expression::SourceAddressType => panic!("{} is no key", expression.nft()),
         }
     }

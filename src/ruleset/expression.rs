@@ -18,8 +18,12 @@ pub enum Expression {
     NetworkFamily,
     /// `th dport`
     DestinationPort,
+    /// `iif`
+    InputInterfaceIndex,
     /// `iifname`
     InputInterface,
+    /// `oifname`
+    OutputInterface,
     /// `ct state`
     CtState,
     /// `ct status`
@@ -48,7 +52,9 @@ impl Expression {
             Protocol => "meta l4proto",
             NetworkFamily => "meta nfproto",
             DestinationPort => "th dport",
+            InputInterfaceIndex => "iif",
             InputInterface => "iifname",
+            OutputInterface => "oifname",
             CtState => "ct state",
             CtStatus => "ct status",
             CtOriginalDestination(V4) => "ct original ip daddr",
@@ -70,7 +76,8 @@ impl Expression {
             },
             Expression::Protocol | Expression::NetworkFamily => 1,
             Expression::DestinationPort | Expression::CtOriginalPort => 2,
-            Expression::InputInterface => 16,
+            Expression::InputInterface | Expression::OutputInterface => 16,
+            Expression::InputInterfaceIndex => 4,
             Expression::CtState
             | Expression::CtStatus
             | Expression::SourceAddressType
@@ -101,7 +108,7 @@ impl Expression {
             },
             Expression::Protocol => DataType::InetProto,
             Expression::DestinationPort | Expression::CtOriginalPort => DataType::InetService,
-            Expression::InputInterface => DataType::InterfaceName,
+            Expression::InputInterface | Expression::OutputInterface => DataType::InterfaceName,
             Expression::Random(_) => DataType::Slot,
             _ => return None,
         })
@@ -121,6 +128,8 @@ pub enum Constant {
     StatusDnat,
     /// `fib saddr type local`
     TypeLocal,
+    /// `iif 0`: none.
+    NoInterface,
 }
 
 impl Constant {
@@ -133,6 +142,7 @@ impl Constant {
             Constant::StateNew => "new",
             Constant::StatusDnat => "dnat",
             Constant::TypeLocal => "local",
+            Constant::NoInterface => "0",
         }
     }
 }

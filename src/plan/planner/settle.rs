@@ -116,7 +116,7 @@ impl Planner {
     }
 
     /// Counts the endpoints on this node for a health check node port: distinct addresses of ready
-    /// endpoints, over all ports and families.
+    /// endpoints, over all ports.
     pub(super) fn note_health_check(&mut self, name: &ObjectName) {
         let entry = &self.services[name];
         let port = entry.active().and_then(|service| service.health_check_node_port);
@@ -125,7 +125,8 @@ impl Planner {
             let here = slices.filter(|e| e.node_name.as_ref() == Some(&self.here.node_name));
             let ready: HashSet<IpAddr> =
                 here.filter(|e| e.conditions.ready).map(|e| e.address).collect();
-            HealthCheck { port, local_endpoints: ready.len() }
+            let of = |family| ready.iter().filter(|ip| Family::of(ip) == family).count();
+            HealthCheck { port, local_endpoints: Family::BOTH.map(of) }
         });
         self.effects.note_health_check(name, check);
     }

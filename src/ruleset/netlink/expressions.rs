@@ -160,7 +160,9 @@ impl Compiler {
             DestinationPort => payload(to, numbers::TRANSPORT_HEADER, 2, 2),
             Protocol => load_meta(to, meta::L4PROTO),
             NetworkFamily => load_meta(to, meta::NFPROTO),
+            InputInterfaceIndex => load_meta(to, meta::IIF),
             InputInterface => load_meta(to, meta::IIFNAME),
+            OutputInterface => load_meta(to, meta::OIFNAME),
             CtState => load_ct(to, ct::STATE, None),
             CtStatus => load_ct(to, ct::STATUS, None),
             CtOriginalDestination(Family::V4) => load_ct(to, ct::DST_IP, Some(ct::ORIGINAL)),
@@ -208,6 +210,7 @@ impl Compiler {
             Constant::Family(Family::V6) => (vec![numbers::IPV6], None),
             Constant::Protocol(protocol) => (vec![protocol], None),
             Constant::TypeLocal => (LOCAL.to_ne_bytes().to_vec(), None),
+            Constant::NoInterface => (vec![0; 4], None),
             Constant::StateNew => (vec![0; 4], Some(ct::STATE_NEW)),
             Constant::StatusDnat => (vec![0; 4], Some(ct::STATUS_DNAT)),
         };

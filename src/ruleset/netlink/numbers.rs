@@ -150,7 +150,9 @@ pub mod ct {
 
 /// `enum nft_meta_keys`
 pub mod meta {
+    pub const IIF: u32 = 4;
     pub const IIFNAME: u32 = 6;
+    pub const OIFNAME: u32 = 7;
     pub const NFPROTO: u32 = 15;
     pub const L4PROTO: u32 = 16;
 }

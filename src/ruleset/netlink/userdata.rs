@@ -139,11 +139,12 @@ fn expression_numbers(expression: Expression) -> (u32, Vec<u32>) {
         Protocol => (META, vec![meta::L4PROTO]),
         NetworkFamily => (META, vec![meta::NFPROTO]),
         InputInterface => (META, vec![meta::IIFNAME]),
+        OutputInterface => (META, vec![meta::OIFNAME]),
         CtOriginalDestination(V4) => (CT, vec![ct::DST_IP, ct::ORIGINAL.into()]),
         CtOriginalDestination(V6) => (CT, vec![ct::DST_IP6, ct::ORIGINAL.into()]),
         CtOriginalPort => (CT, vec![ct::PROTO_DST, ct::ORIGINAL.into()]),
         Random(modulus) => (NUMGEN, vec![RANDOM, modulus, 0]),
-        CtState | CtStatus | SourceAddressType => (OTHER, vec![]),
+        CtState | CtStatus | SourceAddressType | InputInterfaceIndex => (OTHER, vec![]),
     }
 }
 
@@ -221,6 +222,7 @@ fn parse_expression(bytes: &[u8]) -> Option<Expression> {
         Protocol,
         NetworkFamily,
         InputInterface,
+        OutputInterface,
         CtOriginalDestination(Family::V4),
         CtOriginalDestination(Family::V6),
         CtOriginalPort,
