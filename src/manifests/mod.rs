@@ -28,6 +28,7 @@ mod head;
 mod parse;
 mod split;
 mod store;
+mod unknown;
 mod watch;
 
 use crate::intake::Options;

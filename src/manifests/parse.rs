@@ -5,7 +5,7 @@
 
 use super::decode::{Object, decode};
 use super::split::{BadDocument, Form, Format, Piece, split};
-use super::{defaults, fingerprint};
+use super::{defaults, fingerprint, unknown};
 use crate::intake::{Intake, ObjectKey, Options, Problem, Reading};
 use crate::model::Change;
 use smallvec::SmallVec;
@@ -16,6 +16,8 @@ use std::thread;
 
 /// From this size of text on, in bytes, a second processor is worth it.
 const PARALLEL: usize = 256 * 1024;
+/// Up to this size of a file, in bytes, unknown fields are looked for.
+const WRITTEN_BY_HAND: usize = 1024 * 1024;
 /// No more processors than this are used.
 const MOST_WORKERS: usize = 8;
 
@@ -258,17 +260,29 @@ impl Job<'_> {
         let objects = decode(self.file, self.piece)?;
         Ok(objects
             .into_iter()
-            .filter_map(|object| match take(object, intake, node_name)? {
-                Ok(Reading { key, change, problems }) => {
-                    let fingerprint = fingerprint::of_change(&change);
-                    let entry = Entry { text: self.text, key, fingerprint };
-                    let document = self.piece.document;
-                    let parsed = Parsed { entry, change, problems, document };
-                    Some(Taken::Object(Box::new(parsed)))
+            .filter_map(|object| {
+                let unknown = if self.file.len() <= WRITTEN_BY_HAND {
+                    unknown::fields(self.piece, &object)
+                } else {
+                    Vec::new()
+                };
+                match take(object, intake, node_name)? {
+                    Ok(reading) => Some(Taken::Object(Box::new(self.parsed(reading, unknown)))),
+                    Err(kind) => Some(Taken::OtherKind(kind)),
                 }
-                Err(kind) => Some(Taken::OtherKind(kind)),
             })
             .collect())
+    }
+
+    fn parsed(&self, reading: Reading, unknown: Vec<String>) -> Parsed {
+        let Reading { key, change, mut problems } = reading;
+        problems.extend(unknown.into_iter().map(|field| {
+            let message = "unknown field, ignored".to_owned();
+            Problem { object: key.clone(), field, message }
+        }));
+        let fingerprint = fingerprint::of_change(&change);
+        let entry = Entry { text: self.text, key, fingerprint };
+        Parsed { entry, change, problems, document: self.piece.document }
     }
 }
 

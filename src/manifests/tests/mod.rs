@@ -2,6 +2,7 @@
 
 mod any;
 mod files;
+mod logs;
 mod texts;
 
 use super::decode::{Object, decode};
