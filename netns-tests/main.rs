@@ -27,6 +27,7 @@ mod proxy;
 mod scenario;
 
 mod affinity;
+mod cases;
 mod cluster_ip;
 mod conflicts;
 mod dns_cache;

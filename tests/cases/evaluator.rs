@@ -8,14 +8,11 @@ use super::file::{Case, read};
 use super::objects::Manifests;
 use super::topology::Topology;
 use hashbrown::HashMap;
-use kube_proxy::app::settings::sync_options;
-use kube_proxy::config::{Config, Flags, LoadedFile};
 use kube_proxy::family::Family;
 use kube_proxy::kernel::addresses::nodeport_networks;
 use kube_proxy::plan::Planner;
 use kube_proxy::ruleset::Table;
 use kube_proxy::ruleset::evaluate::{Machine, Outcome, Packet, evaluate};
-use kube_proxy::sync;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,17 +36,8 @@ pub fn run(file: &str) {
     }
 }
 
-/// The options that a configuration comes to.
-pub fn options(config: &serde_json::Value) -> sync::Options {
-    let flags = Flags::read(["kube-proxy", "--hostname-override", "node"]).expect("flags");
-    let content = config.to_string().into_bytes();
-    let file = LoadedFile { path: "config.yaml".into(), content };
-    let config = Config::resolve(&flags, Some(file), || Ok("node".into()));
-    sync_options(&config.unwrap_or_else(|error| panic!("{error}")))
-}
-
 fn run_case(case: &Case, family: Family) {
-    let options = options(&case.config);
+    let options = case.options();
     let mut planner = Planner::new(options.settings);
     let mut manifests = Manifests::default();
     let mut worlds = BTreeSet::from([World::default()]);

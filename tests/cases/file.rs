@@ -3,6 +3,9 @@
 use super::expected::{Expectation, Probe};
 use super::objects;
 use super::topology::Topology;
+use kube_proxy::app::settings::sync_options;
+use kube_proxy::config::{Config, Flags, LoadedFile};
+use kube_proxy::sync;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs;
@@ -77,9 +80,20 @@ impl OneOrMany {
 /// A case, ready to be run.
 pub struct Case {
     /// A KubeProxyConfiguration.
-    pub config: Value,
+    config: Value,
     pub topology: Topology,
     pub steps: Vec<Step>,
+}
+
+impl Case {
+    /// What the configuration comes to.
+    pub fn options(&self) -> sync::Options {
+        let flags = Flags::read(["kube-proxy", "--hostname-override", "node"]).expect("flags");
+        let content = self.config.to_string().into_bytes();
+        let file = LoadedFile { path: "config.yaml".into(), content };
+        let config = Config::resolve(&flags, Some(file), || Ok("node".into()));
+        sync_options(&config.unwrap_or_else(|error| panic!("{error}")))
+    }
 }
 
 /// A state and what is true in it.
