@@ -13,6 +13,7 @@ use kube_proxy::plan::{DetectLocal, Settings};
 use kube_proxy::sync::Engine;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 const ENDPOINTS: u32 = 10;
@@ -119,7 +120,8 @@ fn updates(engine: &mut Engine<Nft>, change: impl Fn(u32) -> Change) -> Vec<Dura
 }
 
 fn name(number: u32) -> ObjectName {
-    ObjectName::new("default", format!("service-{number}"))
+    static NAMESPACE: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
+    ObjectName::new(NAMESPACE.clone(), format!("service-{number}"))
 }
 
 fn address(base: u32, number: u32) -> IpAddr {
@@ -147,15 +149,18 @@ fn service(number: u32) -> Change {
 }
 
 fn slice(number: u32, endpoints: impl Iterator<Item = u32>) -> Change {
+    // Shared as the intake of objects shares them.
+    static NODE: LazyLock<Arc<str>> = LazyLock::new(|| "node-2".into());
+    static NO_HINTS: LazyLock<Arc<[Arc<str>]>> = LazyLock::new(|| [].into());
     let endpoint = |index: u32| Endpoint {
         address: address(0x0af4_0000, number * 16 + index),
         conditions: Conditions::default(),
-        node_name: Some("node-2".into()),
-        zone_hints: [].into(),
-        node_hints: [].into(),
+        node_name: Some(NODE.clone()),
+        zone_hints: NO_HINTS.clone(),
+        node_hints: NO_HINTS.clone(),
     };
     let slice = EndpointSlice {
-        name: ObjectName::new("default", format!("service-{number}-slice")),
+        name: ObjectName { name: format!("service-{number}-slice").into(), ..name(number) },
         service: name(number).name,
         family: Family::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],

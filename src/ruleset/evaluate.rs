@@ -209,7 +209,7 @@ impl Evaluation<'_, '_> {
                 }
                 let Some(key) = self.key(key) else { return Step::Break };
                 let data = match self.look_up(map, &key) {
-                    Some(Value::Data(data)) => data.0.to_vec(),
+                    Some(Value::Data(data)) => data.bytes().to_vec(),
                     _ => match self.machine.learned.get(&(map.clone(), key)) {
                         Some(data) => data.clone(),
                         None => return Step::Break,

@@ -3,6 +3,7 @@
 use super::{DataType, Expression, Verdict};
 use ipnet::IpNet;
 use smallvec::SmallVec;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -74,9 +75,10 @@ impl Set {
 }
 
 /// The key of an element, as the kernel has it in registers: every field padded to four bytes.
-/// In an interval set the first key of the range is followed by its last key (inclusive).
+/// In an interval set the first key of the range is followed by its last key (inclusive). The key of an
+/// IPv4 endpoint slot, the most frequent by far, needs no allocation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(pub SmallVec<[u8; 32]>);
+pub struct Key(pub SmallVec<[u8; 16]>);
 
 impl Key {
     pub fn builder() -> KeyBuilder {
@@ -86,7 +88,7 @@ impl Key {
 
 /// Writes the fields of a key one after the other.
 #[derive(Clone, Debug)]
-pub struct KeyBuilder(SmallVec<[u8; 32]>);
+pub struct KeyBuilder(SmallVec<[u8; 16]>);
 
 impl KeyBuilder {
     pub fn address(mut self, address: IpAddr) -> Self {
@@ -152,21 +154,47 @@ impl KeyBuilder {
     }
 }
 
-/// The data of a data map element, fields padded to four bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Data(pub SmallVec<[u8; 24]>);
+/// The data of a data map element, fields padded to four bytes. It has room for an IPv6 address with
+/// a port, the most that this library's maps hold: there may be a million of them, so every byte counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Data {
+    len: u8,
+    /// Zero behind `len`.
+    bytes: [u8; Data::MAX],
+}
 
 impl Data {
+    /// The most bytes there can be.
+    pub const MAX: usize = 20;
+
+    /// Takes the bytes of registers; what is beyond [`Data::MAX`] is cut off.
+    pub fn new(from: &[u8]) -> Data {
+        let len = from.len().min(Data::MAX);
+        let mut bytes = [0; Data::MAX];
+        bytes[..len].copy_from_slice(&from[..len]);
+        Data { len: len as u8, bytes }
+    }
+
     /// An address with a port, the data that `dnat` takes.
     pub fn address_port(address: IpAddr, port: u16) -> Data {
-        let mut bytes = SmallVec::new();
+        let mut bytes: SmallVec<[u8; Data::MAX]> = SmallVec::new();
         match address {
             IpAddr::V4(address) => bytes.extend_from_slice(&address.octets()),
             IpAddr::V6(address) => bytes.extend_from_slice(&address.octets()),
         }
         let [high, low] = port.to_be_bytes();
         bytes.extend_from_slice(&[high, low, 0, 0]);
-        Data(bytes)
+        Data::new(&bytes)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Data({:?})", self.bytes())
     }
 }
 

@@ -254,7 +254,7 @@ pub fn element(set: &Set, element_key: &Key, value: &Value) -> String {
         Value::Member => {}
         Value::Data(data) => {
             if let SetData::Fields(types) = &set.data {
-                let _ = write!(text, " : {}", fields(types, &data.0));
+                let _ = write!(text, " : {}", fields(types, data.bytes()));
             }
         }
         Value::Verdict(element) => {

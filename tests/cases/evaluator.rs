@@ -72,7 +72,7 @@ fn run_case(case: &Case, family: Family) {
 
 /// An endpoint as a dynamic map holds it.
 fn data(address: IpAddr, port: u16) -> Vec<u8> {
-    kube_proxy::ruleset::Data::address_port(address, port).0.to_vec()
+    kube_proxy::ruleset::Data::address_port(address, port).bytes().to_vec()
 }
 
 /// Sends a packet into a world, checks what comes of it, and returns the worlds after it.

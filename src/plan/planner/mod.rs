@@ -43,8 +43,8 @@ pub struct Counts {
 #[derive(Debug, Default)]
 struct Entry {
     service: Option<Box<Service>>,
-    /// By name, so that the order is the same on every node and after a restart.
-    slices: BTreeMap<Arc<str>, Box<EndpointSlice>>,
+    /// Sorted by name, so that the order is the same on every node and after a restart.
+    slices: Vec<Box<EndpointSlice>>,
     /// Frontends that it wants.
     claims: Option<(Rank, Vec<Frontend>)>,
     /// Frontends that it wants and does not have.
@@ -59,6 +59,27 @@ struct Entry {
 impl Entry {
     fn is_gone(&self) -> bool {
         self.service.is_none() && self.slices.is_empty()
+    }
+
+    fn find_slice(&self, name: &str) -> Result<usize, usize> {
+        self.slices.binary_search_by(|slice| (*slice.name.name).cmp(name))
+    }
+
+    /// Adds a slice, or replaces the one of that name, which it returns.
+    fn put_slice(&mut self, slice: Box<EndpointSlice>) -> Option<Box<EndpointSlice>> {
+        match self.find_slice(&slice.name.name) {
+            Ok(place) => Some(std::mem::replace(&mut self.slices[place], slice)),
+            Err(place) => {
+                // Most Services have one.
+                self.slices.reserve_exact(1);
+                self.slices.insert(place, slice);
+                None
+            }
+        }
+    }
+
+    fn remove_slice(&mut self, name: &str) -> Option<Box<EndpointSlice>> {
+        self.find_slice(name).ok().map(|place| self.slices.remove(place))
     }
 
     fn active(&self) -> Option<&Service> {
@@ -167,14 +188,14 @@ impl Planner {
         if let Some(before) = before.filter(|before| Some(before) != service.as_ref())
             && let Some(entry) = self.services.get_mut(&before)
         {
-            let gone = entry.slices.remove(&name.name);
+            let gone = entry.remove_slice(&name.name);
             self.counts.endpoints -= gone.map_or(0, |slice| slice.endpoints.len());
             self.changed.insert(before);
         }
         if let (Some(service), Some(slice)) = (service, slice) {
             let entry = self.services.entry(service.clone()).or_default();
             self.counts.endpoints += slice.endpoints.len();
-            let before = entry.slices.insert(name.name, slice);
+            let before = entry.put_slice(slice);
             self.counts.endpoints -= before.map_or(0, |slice| slice.endpoints.len());
             entry.quarantined = false;
             self.changed.insert(service);

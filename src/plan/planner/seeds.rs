@@ -44,7 +44,8 @@ impl Planner {
 }
 
 fn backend(data: &Data) -> Option<Backend> {
-    let (address_bytes, port) = data.0.split_at_checked(data.0.len().checked_sub(4)?)?;
+    let (address_bytes, port) =
+        data.bytes().split_at_checked(data.bytes().len().checked_sub(4)?)?;
     Some(Backend { address: address(address_bytes)?, port: u16::from_be_bytes([port[0], port[1]]) })
 }
 

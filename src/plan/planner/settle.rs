@@ -70,7 +70,7 @@ impl Planner {
                     if frontends.is_empty() {
                         continue;
                     }
-                    let slices = entry.slices.values().map(|slice| &**slice);
+                    let slices = entry.slices.iter().map(|slice| &**slice);
                     let selection = select::select(port, family, slices, &self.here, wanted);
                     let plan_one =
                         |frontend| ports::plan_frontend(service, frontend, &selection, node_ip);
@@ -121,7 +121,7 @@ impl Planner {
         let entry = &self.services[name];
         let port = entry.active().and_then(|service| service.health_check_node_port);
         let check = port.map(|port| {
-            let slices = entry.slices.values().flat_map(|slice| &slice.endpoints);
+            let slices = entry.slices.iter().flat_map(|slice| &slice.endpoints);
             let here = slices.filter(|e| e.node_name.as_ref() == Some(&self.here.node_name));
             let ready: HashSet<IpAddr> =
                 here.filter(|e| e.conditions.ready).map(|e| e.address).collect();

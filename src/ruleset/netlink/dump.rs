@@ -270,9 +270,9 @@ impl<'a> ElementReader<'a> {
             SetData::None => Ok(Value::Member),
             SetData::Fields(fields) => {
                 let bytes = data.and_then(|data| find(data, number::VALUE)).unwrap_or_default();
-                let mut data = Data(SmallVec::from_slice(bytes));
-                data.0.resize(fields_len(fields).next_multiple_of(4), 0);
-                Ok(Value::Data(data))
+                let mut padded: SmallVec<[u8; Data::MAX]> = SmallVec::from_slice(bytes);
+                padded.resize(fields_len(fields).next_multiple_of(4), 0);
+                Ok(Value::Data(Data::new(&padded)))
             }
             SetData::Verdict => {
                 let verdict = data.and_then(|data| find(data, number::VERDICT));

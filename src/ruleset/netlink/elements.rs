@@ -90,7 +90,7 @@ impl Shape {
         let comment = match value {
             Value::Member => None,
             Value::Data(data) => {
-                write_data(out, number::DATA, &data.0[..self.data_len]);
+                write_data(out, number::DATA, &data.bytes()[..self.data_len]);
                 None
             }
             Value::Verdict(element) => {

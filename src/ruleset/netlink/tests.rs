@@ -368,7 +368,7 @@ fn malformed_dumps_are_errors() {
     assert!(read("0c00010008000100").is_err(), "a length beyond the end");
     assert!(read("0c0001000600010001020000").is_err(), "a key that is too short");
     assert!(read("").is_err(), "no key");
-    let data = Data(smallvec::smallvec![1, 2, 3, 4]);
+    let data = Data::new(&[1, 2, 3, 4]);
     let key = Key(smallvec::smallvec![10, 0, 0, 1]);
     let expected = vec![(key, Value::Data(data))];
     assert_eq!(read("0c000100080001000a0000010c0002000800010001020304").unwrap(), expected);
