@@ -17,7 +17,7 @@ use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::base::TABLE;
 use crate::plan::{Backend, Effects, Notice, Planner, Settings};
-use crate::ruleset::{Key, Operation, SetId, Value};
+use crate::ruleset::{Key, Operation, SetId, Value, text};
 use hashbrown::HashSet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -226,6 +226,11 @@ impl<K: Kernel> Engine<K> {
             }
         }
         let operations = transaction.len();
+        if tracing::enabled!(tracing::Level::TRACE) {
+            for operation in &transaction.operations {
+                tracing::trace!("{}", text::operation(transaction.table, operation));
+            }
+        }
         if operations > 0 {
             if let Err(error) = self.kernel.commit(&transaction) {
                 self.in_step = false;

@@ -9,11 +9,17 @@ use crate::ruleset::netlink::dump::{self, DumpedSet, ElementReader};
 use crate::ruleset::netlink::numbers::{chain, element, message, rule, set, table};
 use crate::ruleset::netlink::{AnonymousSets, SnapshotChain, walk};
 use crate::ruleset::{Key, Set, Snapshot, SnapshotSet, Value};
+use hashbrown::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 /// How often a dump is tried while others keep changing the ruleset.
 const TRIES: usize = 10;
+
+/// Between two attempts to dump a set whose hash table the kernel is resizing.
+const RESIZING: Duration = Duration::from_millis(20);
 
 impl Nft {
     /// Reads until nobody has changed the ruleset in between.
@@ -39,14 +45,15 @@ impl Nft {
         let is_dormant = flags & table::DORMANT != 0;
         let mut snapshot = Snapshot { is_foreign: is_dormant, ..Snapshot::default() };
         let mut anonymous_sets = AnonymousSets::new();
-        for DumpedSet { name: set_name, is_anonymous, set } in self.read_sets(name)? {
+        for DumpedSet { name: set_name, is_anonymous, set, count } in self.read_sets(name)? {
             if is_anonymous {
                 let elements = self.dump_elements(name, &set_name)?;
                 anonymous_sets.insert(set_name, dump::protocols(&elements));
                 continue;
             }
             let elements = match &set {
-                Some(set) if !set.flags.dynamic => self.read_elements(name, set)?,
+                Some(set) if set.flags.interval => self.read_elements(name, set)?,
+                Some(set) if !set.flags.dynamic => self.read_hash(name, set, count)?,
                 _ => Vec::new(),
             };
             snapshot.sets.insert(set_name.into(), SnapshotSet { set, elements });
@@ -54,6 +61,28 @@ impl Nft {
         self.read_chains(name, &mut snapshot, &Arc::new(anonymous_sets))?;
         self.read_rules(name, &mut snapshot)?;
         Ok(Some(snapshot))
+    }
+
+    /// The elements of a hash set. While the kernel resizes its table, for a moment after a large
+    /// load, a dump may have some elements twice and lack others; then it is tried again. What is
+    /// still lacking in the end is written once more, which changes nothing.
+    fn read_hash(
+        &mut self,
+        table: &str,
+        set: &Set,
+        count: Option<u32>,
+    ) -> Result<Vec<(Key, Value)>, Error> {
+        let mut elements = self.read_elements(table, set)?;
+        for _ in 0..TRIES {
+            let distinct = elements.iter().map(|(key, _)| key).collect::<HashSet<_>>().len();
+            let is_counted = count.is_none_or(|count| count as usize == distinct);
+            if distinct == elements.len() && is_counted {
+                break;
+            }
+            thread::sleep(RESIZING);
+            elements = self.read_elements(table, set)?;
+        }
+        Ok(elements)
     }
 
     /// The flags of a table, if it is there.

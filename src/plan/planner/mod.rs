@@ -44,7 +44,7 @@ pub struct Counts {
 struct Entry {
     service: Option<Box<Service>>,
     /// Sorted by name, so that the order is the same on every node and after a restart.
-    slices: Vec<Box<EndpointSlice>>,
+    slices: Vec<EndpointSlice>,
     /// Frontends that it wants.
     claims: Option<(Rank, Vec<Frontend>)>,
     /// Frontends that it wants and does not have.
@@ -66,7 +66,7 @@ impl Entry {
     }
 
     /// Adds a slice, or replaces the one of that name, which it returns.
-    fn put_slice(&mut self, slice: Box<EndpointSlice>) -> Option<Box<EndpointSlice>> {
+    fn put_slice(&mut self, slice: EndpointSlice) -> Option<EndpointSlice> {
         match self.find_slice(&slice.name.name) {
             Ok(place) => Some(std::mem::replace(&mut self.slices[place], slice)),
             Err(place) => {
@@ -78,7 +78,7 @@ impl Entry {
         }
     }
 
-    fn remove_slice(&mut self, name: &str) -> Option<Box<EndpointSlice>> {
+    fn remove_slice(&mut self, name: &str) -> Option<EndpointSlice> {
         self.find_slice(name).ok().map(|place| self.slices.remove(place))
     }
 
@@ -195,7 +195,7 @@ impl Planner {
         if let (Some(service), Some(slice)) = (service, slice) {
             let entry = self.services.entry(service.clone()).or_default();
             self.counts.endpoints += slice.endpoints.len();
-            let before = entry.put_slice(slice);
+            let before = entry.put_slice(*slice);
             self.counts.endpoints -= before.map_or(0, |slice| slice.endpoints.len());
             entry.quarantined = false;
             self.changed.insert(service);

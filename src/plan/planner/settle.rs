@@ -70,7 +70,7 @@ impl Planner {
                     if frontends.is_empty() {
                         continue;
                     }
-                    let slices = entry.slices.iter().map(|slice| &**slice);
+                    let slices = entry.slices.iter();
                     let selection = select::select(port, family, slices, &self.here, wanted);
                     let plan_one =
                         |frontend| ports::plan_frontend(service, frontend, &selection, node_ip);

@@ -20,6 +20,8 @@ pub struct DumpedSet {
     pub is_anonymous: bool,
     /// None where the declaration is one that [`Set`] cannot say.
     pub set: Option<Set>,
+    /// How many elements the kernel counts, where it says so.
+    pub count: Option<u32>,
 }
 
 /// The value of the first attribute of a kind.
@@ -31,7 +33,7 @@ fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 pub fn set(bytes: &[u8]) -> Result<DumpedSet, DecodeError> {
     let mut name = "";
     let (mut flags, mut key_type, mut data_type) = (0, 0, None);
-    let (mut size, mut more) = (None, false);
+    let (mut size, mut count, mut more) = (None, None, false);
     let mut declaration = userdata::Declaration::default();
     for attribute in walk(bytes) {
         let (kind, value) = attribute?;
@@ -43,6 +45,7 @@ pub fn set(bytes: &[u8]) -> Result<DumpedSet, DecodeError> {
             set_number::DESCRIPTION => {
                 size = find(value, set_number::DESCRIPTION_SIZE).map(walk::number).transpose()?;
             }
+            set_number::COUNT => count = Some(walk::number(value)?),
             set_number::USER_DATA => declaration = userdata::declaration(value),
             // A policy, a timeout of its own.
             set_number::POLICY => more |= walk::number(value)? != 0,
@@ -54,7 +57,7 @@ pub fn set(bytes: &[u8]) -> Result<DumpedSet, DecodeError> {
     let set =
         (!more).then(|| declared(name, flags, key_type, data_type, size, declaration)).flatten();
     let is_anonymous = flags & set_number::ANONYMOUS != 0;
-    Ok(DumpedSet { name: name.to_owned(), is_anonymous, set })
+    Ok(DumpedSet { name: name.to_owned(), is_anonymous, set, count })
 }
 
 /// The declaration that makes such a set, if there is one.

@@ -80,6 +80,8 @@ pub mod set {
     pub const DESCRIPTION: u16 = 9;
     pub const TIMEOUT: u16 = 11;
     pub const USER_DATA: u16 = 13;
+    /// `NFTA_SET_COUNT`, of newer kernels.
+    pub const COUNT: u16 = 20;
     pub const DESCRIPTION_SIZE: u16 = 1;
     /// `NFTA_SET_FIELD_LEN`
     pub const FIELD_LEN: u16 = 1;
