@@ -226,6 +226,8 @@ fn run(seed: u64) {
     proxy.apply(node());
     for step in 0..CHANGES {
         change(&lab, &mut random, &mut proxy, &mut there);
+        let written = proxy.written_by_a_new_one(Config::default());
+        assert_eq!(written, 0, "seed {seed}, step {step}: the table is not what a new plan has");
         for _ in 0..PACKETS {
             let family = *random.of(&Family::BOTH);
             let host = *random.of(&["a", "b", "node", "client", "stranger"]);

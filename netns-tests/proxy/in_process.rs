@@ -5,7 +5,9 @@ use super::Manifests;
 use crate::lab::Lab;
 use ipnet::IpNet;
 use kube_proxy::intake::Options;
-use kube_proxy::kernel::addresses::{AddressWatch, FamilySelection, NodePortSelection};
+use kube_proxy::kernel::addresses::{
+    AddressWatch, FamilySelection, LocalAddresses, NodePortSelection,
+};
 use kube_proxy::kernel::nft::Nft;
 use kube_proxy::manifests::Source;
 use kube_proxy::model::{Change, Node};
@@ -56,20 +58,31 @@ impl<'l> Proxy<'l> {
     }
 
     fn with_manifests(lab: &'l Lab, config: Config, manifests: Manifests) -> Proxy<'l> {
-        let settings = Settings {
-            node_name: "node".into(),
-            detect_local: config.detect_local,
-            masquerade_all: config.masquerade_all,
-            localhost_nodeports: Vec::new(),
-        };
-        let selection = || match &config.nodeport_addresses {
-            Some(cidrs) => FamilySelection::Cidrs(cidrs.clone()),
-            None => FamilySelection::All,
-        };
-        let selection = NodePortSelection { v4: selection(), v6: selection() };
-        let select = Box::new(move |_: Option<&Node>| selection.clone());
-        let nft = lab.node().namespace.run(|| Nft::open().expect("open an nftables socket"));
-        Proxy { lab, manifests, engine: Engine::new(nft, settings, select), known: Vec::new() }
+        Proxy { lab, manifests, engine: engine(lab, config), known: Vec::new() }
+    }
+
+    /// What a proxy that starts now would write, if it were another one: operations.
+    #[track_caller]
+    pub fn written_by_a_new_one(&self, config: Config) -> usize {
+        let mut engine = engine(self.lab, config);
+        engine.set_addresses(self.addresses());
+        self.read().into_iter().for_each(|change| engine.apply(change));
+        let committed = engine.sync();
+        committed.unwrap_or_else(|failure| panic!("not committed: {}", failure.message)).operations
+    }
+
+    /// All objects there are.
+    fn read(&self) -> Vec<Change> {
+        let opened = Source::open(self.manifests.path(), "node", Options::default());
+        opened.expect("read the manifests").1
+    }
+
+    /// The addresses that the node has.
+    fn addresses(&self) -> LocalAddresses {
+        self.lab.node().namespace.run(|| {
+            let (_watch, addresses) = AddressWatch::start(|_| {}).expect("read the addresses");
+            addresses
+        })
     }
 
     /// Applies objects and commits.
@@ -94,16 +107,11 @@ impl<'l> Proxy<'l> {
 
     /// [`Proxy::commit`] where a refusal is expected.
     pub fn try_commit(&mut self) -> Result<Committed, Failure> {
-        let opened = Source::open(self.manifests.path(), "node", Options::default());
-        let (_, changes) = opened.expect("read the manifests");
+        let changes = self.read();
         let gone = self.known.iter().filter(|old| !changes.iter().any(|new| is_same(old, new)));
         let gone: Vec<Change> = gone.map(without).collect();
         self.known = changes.clone();
-        let addresses = self.lab.node().namespace.run(|| {
-            let (_watch, addresses) = AddressWatch::start(|_| {}).expect("read the addresses");
-            addresses
-        });
-        self.engine.set_addresses(addresses);
+        self.engine.set_addresses(self.addresses());
         gone.into_iter().chain(changes).for_each(|change| self.engine.apply(change));
         self.engine.sync()
     }
@@ -124,6 +132,24 @@ impl<'l> Proxy<'l> {
     pub fn listing(&self) -> String {
         self.lab.nft(&["list", "table", "inet", "kube-proxy"])
     }
+}
+
+/// An engine that has read nothing yet.
+fn engine(lab: &Lab, config: Config) -> Engine<Nft> {
+    let settings = Settings {
+        node_name: "node".into(),
+        detect_local: config.detect_local,
+        masquerade_all: config.masquerade_all,
+        localhost_nodeports: Vec::new(),
+    };
+    let selection = || match &config.nodeport_addresses {
+        Some(cidrs) => FamilySelection::Cidrs(cidrs.clone()),
+        None => FamilySelection::All,
+    };
+    let selection = NodePortSelection { v4: selection(), v6: selection() };
+    let select = Box::new(move |_: Option<&Node>| selection.clone());
+    let nft = lab.node().namespace.run(|| Nft::open().expect("open an nftables socket"));
+    Engine::new(nft, settings, select)
 }
 
 /// Are two changes about the same object?
