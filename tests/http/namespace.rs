@@ -1,6 +1,9 @@
 //! A network namespace for one test, made without starting a process: a child would hold copies of
 //! the other tests' sockets for a moment, and keep ports busy that were just closed.
 
+#[path = "../skip/mod.rs"]
+mod skip;
+
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::LinkUnspec;
 use std::thread;
@@ -10,8 +13,7 @@ use std::thread;
 pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     let run = move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            eprintln!("skipped: cannot make a network namespace: {error}");
-            return;
+            return skip::skip(&format!("cannot make a network namespace: {error}"));
         }
         loopback_up();
         body();

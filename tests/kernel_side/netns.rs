@@ -1,5 +1,8 @@
 //! A network namespace for one test, and the commands that set it up.
 
+#[path = "../skip/mod.rs"]
+pub mod skip;
+
 use nix::sched::{CloneFlags, unshare};
 use std::process::Command;
 use std::thread;
@@ -10,8 +13,7 @@ pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     let thread = thread::current().name().unwrap_or("test").to_owned();
     let run = move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            eprintln!("skipped: cannot make a network namespace: {error}");
-            return;
+            return skip::skip(&format!("cannot make a network namespace: {error}"));
         }
         sh("ip link set lo up");
         body();
@@ -40,7 +42,7 @@ pub fn sh(command: &str) -> String {
 pub fn skip_without(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
-        eprintln!("skipped: the program {program} is not installed");
+        skip::skip(&format!("the program {program} is not installed"));
     }
     !found
 }

@@ -154,8 +154,7 @@ fn the_kernel_holds_the_bytes_of_nft() {
         return;
     }
     if !sh("nft --version").contains("v1.0.6") {
-        eprintln!("skipped: nft is not version 1.0.6, whose bytes these are");
-        return;
+        return crate::netns::skip::tell("nft is not version 1.0.6, whose bytes these are");
     }
     in_namespace(|| {
         let mut nft = Nft::open().unwrap();

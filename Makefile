@@ -1,0 +1,34 @@
+# Everything here sets up what it needs, as root, on a Debian machine with Rust.
+
+.DEFAULT_GOAL := help
+.PHONY: help set-up demo test lint e2e bench bench-peer rulesets
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
+
+set-up: ## Install missing Debian packages
+	@hack/set-up
+
+demo: set-up ## Show Services at work, in network namespaces, in under a minute
+	@cargo build --quiet --bin kube-proxy --example demo
+	@demo/run
+
+test: set-up ## Run every test that this machine can run
+	@hack/test
+
+lint: set-up ## Check format, lints, documentation
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
+
+e2e: set-up ## Test against a real etcd and kube-apiserver (needs Go, builds them once)
+	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo test --test e2e
+
+bench: set-up ## Measure load, update and memory at 1,000 to 50,000 Services
+	cargo bench --bench programming
+
+bench-peer: set-up ## Measure beside upstream's kube-proxy (needs Go)
+	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo bench --bench peer
+
+rulesets: ## Write the listings in rulesets/ anew
+	UPDATE_RULESETS=1 cargo test --test rulesets
