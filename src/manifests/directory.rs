@@ -62,6 +62,11 @@ impl Trail {
         trail.target = Some(here);
         trail
     }
+
+    /// Where the way ends, be there something or not.
+    pub fn end(&self) -> Option<&Path> {
+        self.target.as_ref().or(self.links.last()).map(PathBuf::as_path)
+    }
 }
 
 /// The names in a path, `..` among them.
@@ -184,13 +189,6 @@ impl Directory {
     /// Reads a manifest, whatever is known of it.
     pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         read(&self.path.join(name)).map(|(bytes, _)| bytes)
-    }
-
-    /// Whether a manifest that was just created is complete as it is: it is a link, or it was linked
-    /// from elsewhere. Else whoever created it is about to write and close it.
-    pub fn created_whole(&self, name: &str) -> bool {
-        fs::symlink_metadata(self.path.join(name))
-            .is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
     }
 
     fn gone(&mut self, name: &str) -> Option<News> {

@@ -141,7 +141,7 @@ impl Source {
             };
             match event {
                 Some(Some(event)) => {
-                    self.watch.note(&event, &self.directory, &mut wanted);
+                    self.watch.note(&event, &mut wanted);
                     if deadline.is_none() && !wanted.is_nothing() {
                         deadline = Some(now + PATIENCE);
                     }

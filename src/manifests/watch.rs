@@ -10,6 +10,8 @@ use super::split::Format;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -61,7 +63,7 @@ pub struct Watch {
     /// Files outside of the directory to which links in it lead.
     targets: HashMap<PathBuf, Vec<String>>,
     /// Files that somebody is writing or has moved away, with the time to look at them all the same.
-    deferred: BTreeMap<String, Instant>,
+    deferred: BTreeMap<PathBuf, Instant>,
 }
 
 impl Watch {
@@ -141,12 +143,7 @@ impl Watch {
     }
 
     /// Adds to `wanted` what an event is about.
-    pub fn note(
-        &mut self,
-        event: &notify::Result<Event>,
-        directory: &Directory,
-        wanted: &mut Wanted,
-    ) {
+    pub fn note(&mut self, event: &notify::Result<Event>, wanted: &mut Wanted) {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
@@ -161,25 +158,21 @@ impl Watch {
         for path in &event.paths {
             self.note_links(path, wanted);
         }
-        let names: Vec<String> = event.paths.iter().flat_map(|path| self.names(path)).collect();
-        match event.kind {
-            // Named `From` and `To` before; if only within the directory, it is complete.
-            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) if names.len() < 2 => {}
-            EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => {
-                self.defer(names, GONE, wanted);
+        let within = event.paths.iter().all(|path| !self.names(path).is_empty());
+        for path in &event.paths {
+            match event.kind {
+                // Named `From` and `To` before; complete if both are manifests.
+                EventKind::Modify(ModifyKind::Name(RenameMode::Both)) if !within => {}
+                EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => {
+                    self.defer(path, GONE, wanted);
+                }
+                EventKind::Modify(ModifyKind::Data(_)) => self.defer(path, WRITTEN, wanted),
+                EventKind::Create(CreateKind::File) if !is_whole(path) => {
+                    self.defer(path, CREATED, wanted);
+                }
+                EventKind::Modify(ModifyKind::Metadata(_)) if self.deferred.contains_key(path) => {}
+                _ => self.look(path, wanted),
             }
-            EventKind::Modify(ModifyKind::Data(_)) => self.defer(names, WRITTEN, wanted),
-            EventKind::Create(CreateKind::File) => {
-                let (whole, begun) =
-                    names.into_iter().partition(|name| directory.created_whole(name));
-                self.defer(begun, CREATED, wanted);
-                self.look(whole, wanted);
-            }
-            EventKind::Modify(ModifyKind::Metadata(_)) => {
-                let rest = |name: &String| !self.is_deferred(name);
-                wanted.names.extend(names.into_iter().filter(rest));
-            }
-            _ => self.look(names, wanted),
         }
     }
 
@@ -207,23 +200,25 @@ impl Watch {
         names
     }
 
-    fn look(&mut self, names: Vec<String>, wanted: &mut Wanted) {
-        for name in names {
-            self.deferred.remove(&name);
-            wanted.names.insert(name);
+    fn look(&mut self, path: &Path, wanted: &mut Wanted) {
+        self.deferred.remove(path);
+        wanted.names.extend(self.names(path));
+    }
+
+    fn defer(&mut self, path: &Path, time: Duration, wanted: &mut Wanted) {
+        let names = self.names(path);
+        if !names.is_empty() {
+            wanted.names.retain(|name| !names.contains(name));
+            self.deferred.insert(path.to_owned(), Instant::now() + time);
         }
     }
 
-    fn defer(&mut self, names: Vec<String>, time: Duration, wanted: &mut Wanted) {
-        for name in names {
-            wanted.names.remove(&name);
-            self.deferred.insert(name, Instant::now() + time);
-        }
-    }
-
-    /// Whether a file is better left alone for now.
+    /// Whether a manifest is better left alone for now.
     pub fn is_deferred(&self, name: &str) -> bool {
-        self.deferred.contains_key(name)
+        !self.deferred.is_empty()
+            && Trail::of(&self.home.join(name))
+                .end()
+                .is_some_and(|end| self.deferred.contains_key(end))
     }
 
     /// When [`Watch::ripe`] has something to say.
@@ -234,13 +229,14 @@ impl Watch {
     /// Adds to `wanted` what need not be left alone any longer.
     pub fn ripe(&mut self, wanted: &mut Wanted) {
         let now = Instant::now();
-        self.deferred.retain(|name, time| {
-            let ripe = *time <= now;
-            if ripe {
-                wanted.names.insert(name.clone());
-            }
-            !ripe
-        });
+        let ripe: Vec<PathBuf> = self
+            .deferred
+            .iter()
+            .filter_map(|(path, time)| (*time <= now).then(|| path.clone()))
+            .collect();
+        for path in ripe {
+            self.look(&path, wanted);
+        }
     }
 
     fn watch(&mut self, path: &Path) -> Result<(), Error> {
@@ -255,6 +251,12 @@ impl Watch {
         let _ = self.watcher.unwatch(path);
         self.watched.remove(path);
     }
+}
+
+/// Whether a file that was just created is complete as it is: it is a link, or it was linked from
+/// elsewhere. Else whoever created it is about to write and close it.
+fn is_whole(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
 }
 
 /// Whether an event can mean a change; our own opening and reading are events too.
@@ -274,18 +276,18 @@ mod tests {
     fn noted(events: &[(EventKind, &[&str])]) -> (Vec<String>, Vec<String>) {
         let mut watch = Watch::new().unwrap();
         watch.home = PathBuf::from("/m");
-        let directory = Directory::new(PathBuf::from("/m"));
         let mut wanted = Wanted::default();
         for (kind, names) in events {
             let event = names.iter().fold(Event::new(*kind), |event, name| {
                 event.add_path(PathBuf::from("/m").join(name))
             });
             if is_relevant(&event) {
-                watch.note(&Ok(event), &directory, &mut wanted);
+                watch.note(&Ok(event), &mut wanted);
             }
         }
         assert!(!wanted.all && !wanted.directory);
-        (wanted.names.into_iter().collect(), watch.deferred.into_keys().collect())
+        let name = |path: PathBuf| path.strip_prefix("/m").unwrap().display().to_string();
+        (wanted.names.into_iter().collect(), watch.deferred.into_keys().map(name).collect())
     }
 
     const CREATE: EventKind = EventKind::Create(CreateKind::File);
