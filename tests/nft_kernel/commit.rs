@@ -1,5 +1,6 @@
 //! What is committed is what nft lists, what nft loads again, and what is read back.
 
+use crate::listing::sorted_lines;
 use crate::netns::{in_namespace, sh, skip_without};
 use crate::scenario;
 use kube_proxy::family::Family;
@@ -25,19 +26,6 @@ fn filled_for_newer() -> Table {
 fn commit(nft: &mut Nft, table: &mut Table) {
     nft.commit(&table.changes()).unwrap_or_else(|error| panic!("{error}"));
     table.committed();
-}
-
-/// The lines of a listing without what depends on the order of elements.
-fn sorted_lines(listing: &str) -> Vec<String> {
-    let trim = |line: &str| {
-        let line = line.trim().trim_start_matches("elements = { ");
-        line.trim_end_matches(" }").trim_end_matches(',').to_owned()
-    };
-    // nft puts several short elements on one line.
-    let mut lines: Vec<String> =
-        listing.lines().flat_map(|line| line.split(", ").map(trim).collect::<Vec<_>>()).collect();
-    lines.sort_unstable();
-    lines
 }
 
 #[test]
