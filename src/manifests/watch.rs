@@ -232,7 +232,8 @@ impl Watch {
         let ripe: Vec<PathBuf> = self
             .deferred
             .iter()
-            .filter_map(|(path, time)| (*time <= now).then(|| path.clone()))
+            .filter(|(_, time)| **time <= now)
+            .map(|(path, _)| path.clone())
             .collect();
         for path in ripe {
             self.look(&path, wanted);
