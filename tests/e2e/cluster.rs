@@ -82,6 +82,11 @@ impl Cluster {
         self.directory().join("certificates/apiserver.crt")
     }
 
+    /// The directory of what `build-tools` has built.
+    pub fn tools(&self) -> &Path {
+        &self.tools
+    }
+
     /// A program that `build-tools` has built.
     pub fn tool(&self, name: &str) -> PathBuf {
         self.tools.join(name)

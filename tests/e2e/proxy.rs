@@ -28,6 +28,20 @@ impl Proxy {
     /// Writes the files that the pod would find, from the ConfigMap in the cluster, and starts the program
     /// of the DaemonSet in the cluster with the capabilities that it grants.
     pub fn start(cluster: &Cluster, machine: &Machine, node: &str) -> Proxy {
+        Proxy::start_program(cluster, machine, node, Path::new(env!("CARGO_BIN_EXE_kube-proxy")))
+    }
+
+    /// Upstream's kube-proxy in the same place; it wants more capabilities.
+    pub fn start_upstream(cluster: &Cluster, machine: &Machine, node: &str) -> Proxy {
+        Proxy::start_program(cluster, machine, node, &cluster.tool("kube-proxy"))
+    }
+
+    fn start_program(
+        cluster: &Cluster,
+        machine: &Machine,
+        node: &str,
+        program: &Path,
+    ) -> Proxy {
         let directory = cluster.directory().join(node);
         let place = |text: &str| {
             MOUNTS.iter().fold(text.to_owned(), |text, (mount, own)| {
@@ -51,7 +65,10 @@ impl Proxy {
         let run = |container: &Value, what: &str| {
             let mut words = container["command"].as_array().expect("a command").iter();
             assert_eq!(words.next().expect("a program"), "/usr/local/bin/kube-proxy");
-            let mut command = confined(container, env!("CARGO_BIN_EXE_kube-proxy"));
+            let mut command = match program.starts_with(cluster.tools()) {
+                true => Command::new(program),
+                false => confined(container, program),
+            };
             for word in words {
                 let word = word.as_str().expect("text").replace("$(NODE_NAME)", node);
                 command.arg(place(&word));
@@ -109,7 +126,7 @@ fn write_token(directory: &Path, token: &Token) {
 }
 
 /// A command that starts a program as root with only the capabilities of a container.
-fn confined(container: &Value, program: &str) -> Command {
+fn confined(container: &Value, program: &Path) -> Command {
     if container["securityContext"]["privileged"] == true {
         return Command::new(program);
     }
@@ -125,9 +142,21 @@ fn confined(container: &Value, program: &str) -> Command {
     command
 }
 
-/// Status and body of a GET on the node's own address, port 10256.
+/// Status and body of a GET from the health server.
 pub fn status(machine: &Machine, path: &str) -> (u16, String) {
-    let address: SocketAddr = "127.0.0.1:10256".parse().expect("an address");
+    get(machine, 10256, path)
+}
+
+/// The metrics page.
+pub fn metrics(machine: &Machine) -> String {
+    let (code, body) = get(machine, 10249, "/metrics");
+    assert_eq!(code, 200, "{body}");
+    body
+}
+
+/// Status and body of a GET on the node's loopback address; status 0 when there is no answer.
+fn get(machine: &Machine, port: u16, path: &str) -> (u16, String) {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let answer = machine.namespace.run(|| -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;

@@ -3,9 +3,11 @@
 mod api_server;
 mod burst;
 mod manifests;
+mod migration;
 mod nodes;
 mod services;
 mod source;
+mod telling;
 
 use crate::cluster::PATIENCE;
 use crate::{Scenario, World};
@@ -20,9 +22,12 @@ pub const ALL: &[Scenario] = &[
     ("services_come_scale_and_go", services::come_scale_and_go),
     ("node_ports_answer_outside", services::node_ports_answer_outside),
     ("a_restart_of_the_proxy_loses_nothing", services::a_restart_loses_nothing),
+    ("metrics_count_what_happens", telling::metrics_count_what_happens),
+    ("events_tell_of_a_taken_port", telling::events_tell_of_a_taken_port),
     ("node_changes_take_effect", nodes::changes_take_effect),
     ("a_new_service_cidr_is_guarded", nodes::a_new_service_cidr_is_guarded),
     ("two_nodes", nodes::two_nodes),
+    ("to_upstream_and_back_loses_nothing", migration::to_and_fro_loses_nothing),
     ("the_api_server_may_go_away", api_server::may_go_away),
     ("an_expired_watch_is_listed_again", api_server::an_expired_watch_is_listed_again),
     ("a_thousand_services_at_once", burst::a_thousand_services_at_once),

@@ -1,0 +1,59 @@
+//! What the proxy tells of itself: metrics and Events.
+
+use super::eventually;
+use crate::World;
+use crate::objects::{service, slice};
+use crate::proxy::metrics;
+use serde_json::json;
+use std::net::TcpListener;
+
+/// The value of a metric, by its name and labels as the page has them.
+fn value(page: &str, series: &str) -> Option<f64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+    line.trim().parse().ok()
+}
+
+/// How long a change took is measured from the trigger time of its slice, and no request was refused.
+pub fn metrics_count_what_happens(world: &mut World) {
+    world.need_proxy();
+    let World { lab, cluster, .. } = world;
+    let count = "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"}";
+    let before = value(&metrics(lab.node()), count).expect(count);
+    let made = cluster.apply(&service("measured"));
+    let mut endpoints = slice("measured", "measured", &[(lab.v4("a"), "node")]);
+    let now = k8s_openapi::jiff::Timestamp::now().to_string();
+    endpoints["metadata"]["annotations"] =
+        json!({"endpoints.kubernetes.io/last-change-trigger-time": now});
+    cluster.apply(&endpoints);
+    eventually(&Some(before + 1.0), || value(&metrics(lab.node()), count));
+    let page = metrics(lab.node());
+    assert!(page.contains("rest_client_requests_total{code=\"200\""), "{page}");
+    let refused = page.lines().find(|line| {
+        line.starts_with("rest_client_requests_total") && line.contains("code=\"403\"")
+    });
+    assert_eq!(refused, None);
+    cluster.delete(&made);
+    cluster.delete(&endpoints);
+}
+
+/// A health check port that somebody else has is told in an Event about the Service.
+pub fn events_tell_of_a_taken_port(world: &mut World) {
+    world.need_proxy();
+    let World { lab, cluster, .. } = world;
+    let taken = lab.node().namespace.run(|| TcpListener::bind("0.0.0.0:30999").expect("bind"));
+    let mut object = service("checked");
+    object["spec"]["type"] = json!("LoadBalancer");
+    object["spec"]["externalTrafficPolicy"] = json!("Local");
+    object["spec"]["healthCheckNodePort"] = json!(30999);
+    let made = cluster.apply(&object);
+    eventually(&true, || {
+        let events = cluster.get("/apis/events.k8s.io/v1/namespaces/default/events");
+        events["items"].as_array().expect("items").iter().any(|event| {
+            event["reason"] == "FailedToStartServiceHealthcheck"
+                && event["regarding"]["name"] == "checked"
+                && event["type"] == "Warning"
+        })
+    });
+    drop(taken);
+    cluster.delete(&made);
+}
