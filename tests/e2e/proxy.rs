@@ -36,12 +36,7 @@ impl Proxy {
         Proxy::start_program(cluster, machine, node, &cluster.tool("kube-proxy"))
     }
 
-    fn start_program(
-        cluster: &Cluster,
-        machine: &Machine,
-        node: &str,
-        program: &Path,
-    ) -> Proxy {
+    fn start_program(cluster: &Cluster, machine: &Machine, node: &str, program: &Path) -> Proxy {
         let directory = cluster.directory().join(node);
         let place = |text: &str| {
             MOUNTS.iter().fold(text.to_owned(), |text, (mount, own)| {

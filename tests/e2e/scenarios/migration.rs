@@ -30,9 +30,10 @@ pub fn to_and_fro_loses_nothing(world: &mut World) {
         proxy.take().expect("it runs").stop();
         let mut upstream = Proxy::start_upstream(cluster, node, "node");
         upstream.wait_ready(node);
+        let both = ["inet", "ip", "ip6"].map(|family| format!("table {family} kube-proxy"));
+        eventually(&both.to_vec(), tables);
         eventually(&true, || {
-            tables().contains(&"table ip kube-proxy".to_owned())
-                && lab.nft(&["list", "table", "ip", "kube-proxy"]).contains(&vip.0.to_string())
+            lab.nft(&["list", "table", "ip", "kube-proxy"]).contains(&vip.0.to_string())
         });
         load.wait_for(50);
         // `kube-proxy --cleanup` would take the other one's rules as well.
