@@ -2,15 +2,17 @@
 //! its own: `cargo bench --bench programming [SERVICES ...]` (as root).
 //!
 //! For every size: the first load, one replaced endpoint (N stays), one endpoint more or less (N
-//! changes), one new Service, and a restart on an unchanged table. Each size runs in a process of its
+//! changes), one new Service, and a restart on an unchanged table. The commit includes the encoding. Each size runs in a process of its
 //! own, so that peaks of memory are its own. It prints figures and asserts nothing about them.
 
 use kube_proxy::family::Family;
 use kube_proxy::kernel::addresses::NodePortSelection;
 use kube_proxy::kernel::nft::Nft;
 use kube_proxy::model::*;
-use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::plan::{DetectLocal, Planner, Settings};
+use kube_proxy::ruleset::netlink::Batch;
 use kube_proxy::sync::Engine;
+use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
@@ -33,9 +35,9 @@ fn main() {
     };
     println!("{ENDPOINTS} endpoints a Service; times in milliseconds, memory in MiB\n");
     println!(
-        "| Services | plan | commit | load in all | RSS (peak) | replaced endpoint p50 / p99 | N changes p50 / p99 | new Service p50 / p99 | restart |"
+        "| Services | plan | encode | commit | load in all | RSS (peak) | replaced endpoint p50 / p99 | N changes p50 / p99 | new Service p50 / p99 | restart |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for size in sizes {
         let program = std::env::current_exe().expect("this program's path");
         let status =
@@ -56,6 +58,7 @@ fn measure(services: u32) {
     let loaded = engine.sync().expect("the first load");
     let load = start.elapsed();
     let memory = memory();
+    let encoding = encoding(services);
 
     let replaced = updates(&mut engine, |round| {
         let first = 100 + round;
@@ -82,8 +85,9 @@ fn measure(services: u32) {
     let again = engine.sync().expect("a restart");
     assert_eq!(again.operations, 0, "a restart on an unchanged table writes nothing");
     println!(
-        "| {services} | {} | {} | {} | {:.0} ({:.0}) | {} | {} | {} | {} |",
+        "| {services} | {} | {} | {} | {} | {:.0} ({:.0}) | {} | {} | {} | {} |",
         ms(loaded.planning),
+        ms(encoding),
         ms(loaded.writing),
         ms(load),
         memory.0,
@@ -95,15 +99,32 @@ fn measure(services: u32) {
     );
 }
 
-fn engine() -> Engine<Nft> {
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         node_name: "node-1".into(),
         detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
-    };
+    }
+}
+
+fn engine() -> Engine<Nft> {
     let kernel = Nft::open().expect("an nftables socket");
-    Engine::new(kernel, settings, Box::new(|_| NodePortSelection::ALL))
+    Engine::new(kernel, settings(), Box::new(|_| NodePortSelection::ALL))
+}
+
+/// How long the first load takes to encode, which is a part of its commit.
+fn encoding(services: u32) -> Duration {
+    let mut planner = Planner::new(settings());
+    for number in 0..services {
+        planner.apply(service(number));
+        planner.apply(slice(number, 0..ENDPOINTS));
+    }
+    planner.plan();
+    let transaction = planner.table().changes();
+    let start = Instant::now();
+    black_box(Batch::encode(&transaction, 1, None));
+    start.elapsed()
 }
 
 /// Applies one change after the other, each with a sync of its own.
