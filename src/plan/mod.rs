@@ -5,15 +5,15 @@
 //! ```
 //!
 //! * [`base`]: the fixed ruleset; [`balancing`]: the shared chains `cluster-3`, `local-1`, ...
-//! * [`select`]: which endpoints a Service port may use, here and now (readiness, topology, policies)
-//! * [`slots`]: which endpoint stands in which slot, so that a change moves few of them
-//! * [`ports`]: what becomes of every frontend of a Service port
-//! * [`elements`]: a frontend and its slots as elements of sets and maps
+//! * `select`: which endpoints a Service port may use, here and now (readiness, topology, policies)
+//! * `slots`: which endpoint stands in which slot, so that a change moves few of them
+//! * `ports`: what becomes of every frontend of a Service port
+//! * `elements`: a frontend and its slots as elements of sets and maps
 //! * [`claims`]: who serves a VIP:port that several Services want
-//! * [`affinity`]: the chains and maps of a Service port with session affinity
-//! * [`effects`]: what follows outside the table: health checks, localhost NodePorts, UDP flows
-//! * [`sources`]: local-traffic detectors as elements
-//! * [`planner`]: keeps all that and redoes only what changed
+//! * `affinity`: the chains and maps of a Service port with session affinity
+//! * `effects`: what follows outside the table: health checks, localhost NodePorts, UDP flows
+//! * `sources`: local-traffic detectors as elements
+//! * `planner`: keeps all that and redoes only what changed
 
 mod affinity;
 pub mod balancing;

@@ -6,10 +6,10 @@
 //!                                      +--> health, metrics
 //! ```
 //!
-//! * [`follow_up`]: what follows outside the table
-//! * [`engine`]: one sync, from what changed to what is committed, with everything that can go wrong
-//! * [`pace`]: when to sync: at once, but no more often than `minSyncPeriod`, and later after a failure
-//! * [`quarantine`]: Services that the kernel refused, and when to try them again
+//! * `follow_up`: what follows outside the table
+//! * `engine`: one sync, from what changed to what is committed, with everything that can go wrong
+//! * `pace`: when to sync: at once, but no more often than `minSyncPeriod`, and later after a failure
+//! * `quarantine`: Services that the kernel refused, and when to try them again
 //!
 //! Nothing is written before the source has said [`Input::Complete`].
 
