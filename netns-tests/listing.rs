@@ -1,5 +1,5 @@
 //! What operators see: `nft list table` works, names every Service, and what it prints loads again, with the
-//! installed nft and with the one that NFT_NEWER names (a command, as `chroot DIR nft`).
+//! installed nft and with the one that NEWER_NFT names (a command, as `chroot DIR nft`).
 
 use crate::lab::{Lab, Namespace, cluster_ip, external_ip};
 use crate::proxy::{Config, Proxy, endpoints, node, objects, service, service_cidr};
@@ -25,7 +25,7 @@ fn cluster(lab: &Lab) -> Vec<Value> {
 
 /// The commands to try: `nft`, and the newer one where there is one.
 fn commands() -> Vec<Vec<String>> {
-    let newer = std::env::var("NFT_NEWER").unwrap_or_default();
+    let newer = std::env::var("NEWER_NFT").unwrap_or_default();
     let words: Vec<String> = newer.split_whitespace().map(str::to_owned).collect();
     let mut commands = vec![vec!["nft".to_owned()]];
     commands.extend(Some(words).filter(|words| !words.is_empty()));

@@ -16,7 +16,7 @@
 //!   that nothing comes is proved by fences (see `lab/wait.rs`), so nothing depends on how fast a machine is.
 //! * [`proxy`] has two ways to run the proxy: in this process, where every change is committed before
 //!   the call returns, and as the real program.
-//! * `NFT_NEWER` may name a second nft to list and load with, as a command (`chroot DIR nft`); `NETNS_SEED` one
+//! * `NEWER_NFT` may name a second nft to list and load with, as a command (`chroot DIR nft`); `NETNS_SEED` one
 //!   seed for the random test.
 
 // What scenarios can say is more than what they say today.
