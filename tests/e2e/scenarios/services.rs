@@ -46,8 +46,9 @@ pub fn come_scale_and_go(world: &mut World) {
         scale(&["a", "b", "c"]);
         eventually(&3, || lab.from("b").spread(vip, 30).len());
         scale(&["c"]);
-        eventually(&Outcome::reached("c", lab.ip("a", family)), || lab.from("a").tcp(vip));
-        assert_eq!(lab.from("a").spread(vip, 20).len(), 1);
+        // One answer of c may be chance while the others still serve.
+        eventually(&1, || lab.from("a").spread(vip, 20).len());
+        assert_eq!(lab.from("a").tcp(vip), Outcome::reached("c", lab.ip("a", family)));
         cluster.delete(&slice::<&str>(&name, "web", &[]));
         eventually(&Outcome::Refused, || lab.from("a").tcp(vip));
     }
