@@ -79,8 +79,10 @@ impl Balancing {
     pub fn parse(name: &str) -> Option<Balancing> {
         let (kind, endpoints) = name.rsplit_once('-')?;
         let kind = Kind::ALL.into_iter().find(|candidate| candidate.name() == kind)?;
-        let balancing = Balancing { kind, endpoints: endpoints.parse().ok()? };
-        (balancing.endpoints > 0 && balancing.to_string() == name).then_some(balancing)
+        // As it is written: neither "+3" nor "03", and no 0.
+        let is_number = endpoints.starts_with(|digit: char| matches!(digit, '1'..='9'));
+        let endpoints = is_number.then(|| endpoints.parse().ok())??;
+        Some(Balancing { kind, endpoints })
     }
 
     /// The chain that this one ends in, where it is not the end itself.

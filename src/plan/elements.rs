@@ -8,6 +8,7 @@ use super::writer::ChainNames;
 use super::{Backend, Frontend, PlannedFrontend, PortPlan, Route};
 use crate::model::{ObjectName, Protocol};
 use crate::ruleset::{Key, KeyBuilder, SetId, Value, Verdict};
+use std::ops::Range;
 
 /// The most bytes that nft shows of a comment (`NFTNL_UDATA_COMMENT_MAXLEN` in libnftnl).
 const COMMENT_MAX: usize = 128;
@@ -161,9 +162,10 @@ pub fn slots<'a>(
     [cluster, local].into_iter().flatten()
 }
 
-/// The key of a slot of a frontend.
-pub fn slot_key(frontend: &Frontend, slot: usize) -> Key {
-    frontend_key(frontend).slot(slot as u32).build()
+/// The keys of some slots of a frontend.
+pub fn slot_keys(frontend: &Frontend, slots: Range<usize>) -> impl Iterator<Item = Key> {
+    let key = frontend_key(frontend);
+    slots.map(move |slot| key.clone().slot(slot as u32).build())
 }
 
 /// The data maps that may hold slots of a frontend, cluster list first.

@@ -39,11 +39,13 @@ impl Writer {
 
     /// Puts an element that one Service alone wants.
     pub fn put(&mut self, set: SetId, key: Key, value: Value) {
-        let leads_to = balancing(&value);
-        let before = self.table.get(set, &key).and_then(balancing);
-        if leads_to != before {
-            leads_to.into_iter().for_each(|chain| self.use_chain(chain));
-            before.into_iter().for_each(|chain| self.leave_chain(chain));
+        if let Value::Verdict(_) = value {
+            let leads_to = balancing(&value);
+            let before = self.table.get(set, &key).and_then(balancing);
+            if leads_to != before {
+                leads_to.into_iter().for_each(|chain| self.use_chain(chain));
+                before.into_iter().for_each(|chain| self.leave_chain(chain));
+            }
         }
         self.table.insert(set, key, value);
     }

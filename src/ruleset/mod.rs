@@ -19,6 +19,7 @@ mod expression;
 pub mod netlink;
 mod rule;
 mod set;
+mod stages;
 mod table;
 pub mod text;
 mod transaction;

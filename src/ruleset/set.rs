@@ -177,14 +177,19 @@ impl Data {
 
     /// An address with a port, the data that `dnat` takes.
     pub fn address_port(address: IpAddr, port: u16) -> Data {
-        let mut bytes: SmallVec<[u8; Data::MAX]> = SmallVec::new();
-        match address {
-            IpAddr::V4(address) => bytes.extend_from_slice(&address.octets()),
-            IpAddr::V6(address) => bytes.extend_from_slice(&address.octets()),
-        }
-        let [high, low] = port.to_be_bytes();
-        bytes.extend_from_slice(&[high, low, 0, 0]);
-        Data::new(&bytes)
+        let mut bytes = [0; Data::MAX];
+        let len = match address {
+            IpAddr::V4(address) => {
+                bytes[..4].copy_from_slice(&address.octets());
+                4
+            }
+            IpAddr::V6(address) => {
+                bytes[..16].copy_from_slice(&address.octets());
+                16
+            }
+        };
+        bytes[len..len + 2].copy_from_slice(&port.to_be_bytes());
+        Data { len: len as u8 + 4, bytes }
     }
 
     pub fn bytes(&self) -> &[u8] {

@@ -6,7 +6,7 @@
 //! refused transaction, [`Table::adopt`] compares with a [`Snapshot`] of it.
 
 use super::netlink::SnapshotChain;
-use super::{Chain, Key, Operation, Rule, Set, Transaction, Value};
+use super::{Chain, Key, Operation, Rule, Set, SetData, Transaction, Value};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -324,29 +324,22 @@ impl Table {
                 operations.push(Operation::AddChain(chain));
             }
         }
-        for state in self.touched_states() {
-            let mut elements: Vec<(&Key, &Value)> = if state.new || state.set.is_plain_interval() {
-                state.elements.iter().collect()
-            } else {
-                state
-                    .touched
-                    .iter()
-                    .filter_map(|(key, before)| {
-                        let value = state.elements.get(key)?;
-                        (before.as_ref() != Some(value)).then_some((key, value))
-                    })
-                    .collect()
-            };
-            if !elements.is_empty() {
-                elements.sort_unstable_by_key(|(key, _)| *key);
-                operations.push(Operation::AddElements { set: &state.set, elements });
-            }
-        }
+        // Before the elements: binding a rule to a map makes the kernel walk what is in it.
         for (chain, before) in wanted {
             if !matches!(before, KernelChain::Present(same) if same == chain) {
                 let rules = chain.rules.iter();
                 operations
                     .extend(rules.map(|rule| Operation::AddRule { chain: &chain.name, rule }));
+            }
+        }
+        // Data first, as verdicts lead to them.
+        let is_data = |state: &&SetState| matches!(state.set.data, SetData::Fields(_));
+        let data = self.touched_states().filter(is_data);
+        let others = self.touched_states().filter(|state| !is_data(state));
+        for state in data.chain(others) {
+            let elements = state.added();
+            if !elements.is_empty() {
+                operations.push(Operation::AddElements { set: &state.set, elements });
             }
         }
     }
@@ -512,6 +505,23 @@ impl Table {
 }
 
 impl SetState {
+    /// What the kernel is to get, sorted; but a new hash set, which can be large, in no order.
+    fn added(&self) -> Vec<(&Key, &Value)> {
+        let mut added: Vec<(&Key, &Value)> = if self.new || self.set.is_plain_interval() {
+            self.elements.iter().collect()
+        } else {
+            let changed = |(key, before): (_, &Option<Value>)| {
+                let value = self.elements.get(key)?;
+                (before.as_ref() != Some(value)).then_some((key, value))
+            };
+            self.touched.iter().filter_map(changed).collect()
+        };
+        if !self.new || self.set.flags.interval {
+            added.sort_unstable_by_key(|(key, _)| *key);
+        }
+        added
+    }
+
     /// Compares with the elements that the kernel has.
     fn adopt(&mut self, there: Vec<(Key, Value)>) {
         self.new = false;

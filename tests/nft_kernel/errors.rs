@@ -1,7 +1,7 @@
 //! What the kernel refuses is named: the operation, the element, the chain, the cause.
 
 use crate::netns::{in_namespace, sh, skip_without};
-use crate::scenario::goto;
+use crate::scenario::{self, goto};
 use kube_proxy::kernel::nft::{Cause, Error, Refusal};
 use kube_proxy::kernel::{Kernel, Nft};
 use kube_proxy::plan::base;
@@ -71,6 +71,28 @@ fn an_element_that_leads_nowhere() {
         assert_eq!((refusal.cause, refusal.key), (Cause::NotFound, Some(vip(2, 80))));
         let snapshot = nft.snapshot("kube-proxy").unwrap().unwrap();
         assert!(snapshot.sets["service-ips4"].elements.is_empty(), "nothing of it was done");
+    });
+}
+
+#[test]
+fn a_load_whose_last_stage_is_refused_leads_nowhere_and_goes_on_from_there() {
+    in_namespace(|| {
+        let mut nft = Nft::open().unwrap();
+        let (mut table, _) = base::table();
+        scenario::fill_slots(&mut table, 10_000);
+        let map = table.set_id("service-ips4").unwrap();
+        table.insert(map, vip(1, 80), goto("external-none"));
+        table.insert(map, vip(2, 80), goto("nowhere"));
+        let refusal = first_refusal(nft.commit(&table.changes()));
+        assert_eq!((refusal.cause, refusal.key), (Cause::NotFound, Some(vip(2, 80))));
+        let snapshot = nft.snapshot("kube-proxy").unwrap();
+        assert!(snapshot.as_ref().unwrap().sets["service-ips4"].elements.is_empty());
+        table.remove(map, &vip(2, 80));
+        assert!(table.adopt(snapshot));
+        assert_eq!(table.changes().len(), table.len(map), "all but the frontends is there");
+        commit(&mut nft, &mut table);
+        let snapshot = nft.snapshot("kube-proxy").unwrap().unwrap();
+        assert_eq!(snapshot.sets["service-ips4"].elements.len(), table.len(map));
     });
 }
 

@@ -15,7 +15,8 @@ use socket::{Answers, NetfilterSocket};
 
 /// What the rest of the program needs of nftables: the seam between it and the kernel.
 pub trait Kernel {
-    /// Has the kernel take a transaction: all of it, or nothing in case of an error.
+    /// Has the kernel take a transaction: all of it, or nothing in case of an error. Of a new table an
+    /// error may leave a part, which leads nowhere ([`Transaction::stages`]).
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error>;
 
     /// What the kernel has of a table; None if it has no such table.
@@ -101,7 +102,7 @@ impl Nft {
 
 impl Kernel for Nft {
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        self.commit_at(transaction, None)
+        transaction.stages().iter().try_for_each(|stage| self.commit_at(stage, None))
     }
 
     fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {

@@ -30,8 +30,8 @@ impl Planner {
                 .collect();
             for (set, backends) in elements::slots(old, planned, &self.sets) {
                 let kept = kept_slots.iter().find(|(s, _)| *s == set).map_or(0, |(_, len)| *len);
-                for slot in kept..backends.len() {
-                    self.writer.take(set, &elements::slot_key(&planned.frontend, slot));
+                for key in elements::slot_keys(&planned.frontend, kept..backends.len()) {
+                    self.writer.take(set, &key);
                 }
             }
             if let Some(ip) = cluster_ip(planned)
@@ -97,9 +97,9 @@ impl Planner {
                         elements::slots(old, f, &self.sets).find(|(s, _)| *s == set)
                     })
                     .map_or(&[][..], |(_, backends)| backends);
-                for (slot, backend) in backends.iter().enumerate() {
+                let keys = elements::slot_keys(&planned.frontend, 0..backends.len());
+                for ((slot, backend), key) in backends.iter().enumerate().zip(keys) {
                     if there.get(slot) != Some(backend) {
-                        let key = elements::slot_key(&planned.frontend, slot);
                         self.writer.put(set, key, backend.to_value());
                     }
                 }
