@@ -189,24 +189,22 @@ impl Bench {
         // Whatever the start leaves to be done is not the updates' cost.
         probe::wait_idle(&process);
 
-        let (mut updates, mut sent) = (Vec::new(), Vec::new());
+        let mut updates = Vec::new();
         let (cpu, began) = (process.cpu(), Instant::now());
         let mut pods = ["b", "a"].into_iter().cycle();
         while updates.len() < UPDATES && (updates.len() < 5 || began.elapsed() < self.time) {
             let pod = pods.next().expect("endless");
-            let (asked, acknowledged, answered) = std::thread::scope(|scope| {
+            let (acknowledged, answered) = std::thread::scope(|scope| {
                 let watch = scope.spawn(|| client.run(|| probe::first_answer(vip, pod, || {})));
-                let asked = Instant::now();
                 self.point_at(pod);
                 let acknowledged = Instant::now();
-                (asked, acknowledged, watch.join().expect("no panic"))
+                (acknowledged, watch.join().expect("no panic"))
             });
             updates.push(answered.saturating_duration_since(acknowledged));
-            sent.push(answered.duration_since(asked));
         }
         let cpu = (process.cpu() - cpu) / updates.len() as f64;
         let (memory, peak) = process.memory();
         process.stop(Signal::SIGTERM);
-        Measured { loads, updates, sent, cpu: Duration::from_secs_f64(cpu), memory, peak }
+        Measured { loads, updates, cpu: Duration::from_secs_f64(cpu), memory, peak }
     }
 }

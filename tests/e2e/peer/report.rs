@@ -12,8 +12,6 @@ pub struct Measured {
     pub loads: Vec<Duration>,
     /// From the acknowledged change to the first connection.
     pub updates: Vec<Duration>,
-    /// From sending the change to the first connection.
-    pub sent: Vec<Duration>,
     /// Processor time of one update.
     pub cpu: Duration,
     /// Resident memory in KiB, at the end and at most.
@@ -31,13 +29,11 @@ fn percentile(durations: &[Duration], percent: usize) -> f64 {
 
 impl Measured {
     /// The columns: name, value, digits.
-    fn figures(&self) -> [(&'static str, f64, usize); 8] {
+    fn figures(&self) -> [(&'static str, f64, usize); 6] {
         [
             ("load, ms", percentile(&self.loads, 50), 0),
             ("update p50, ms", percentile(&self.updates, 50), 1),
             ("update p99, ms", percentile(&self.updates, 99), 1),
-            ("with API p50, ms", percentile(&self.sent, 50), 1),
-            ("with API p99, ms", percentile(&self.sent, 99), 1),
             ("CPU an update, ms", self.cpu.as_secs_f64() * 1e3, 2),
             ("RSS, MiB", self.memory as f64 / 1024.0, 1),
             ("peak, MiB", self.peak as f64 / 1024.0, 1),
@@ -81,7 +77,7 @@ impl Report {
                 json!({
                     "services": size, "who": format!("{who:?}"),
                     "load_ms": millis(&measured.loads), "update_ms": millis(&measured.updates),
-                    "with_api_ms": millis(&measured.sent), "cpu_ms": measured.cpu.as_secs_f64() * 1e3,
+                    "cpu_ms": measured.cpu.as_secs_f64() * 1e3,
                     "rss_kib": measured.memory, "peak_kib": measured.peak,
                 })
             })
