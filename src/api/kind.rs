@@ -1,5 +1,6 @@
 //! The kinds that are watched, and how each is read.
 
+use super::needed::Needed;
 use crate::intake::{Intake, ObjectKey, Reading};
 use crate::model::Change;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -19,15 +20,15 @@ pub trait Kind:
     fn read(&self, intake: &mut Intake) -> Reading;
 }
 
-impl Kind for Service {
+impl Kind for Needed<Service> {
     fn read(&self, intake: &mut Intake) -> Reading {
-        intake.service(self)
+        intake.service(&self.0)
     }
 }
 
-impl Kind for EndpointSlice {
+impl Kind for Needed<EndpointSlice> {
     fn read(&self, intake: &mut Intake) -> Reading {
-        intake.endpoint_slice(self)
+        intake.endpoint_slice(&self.0)
     }
 }
 

@@ -12,6 +12,7 @@
 mod connection;
 mod events;
 mod kind;
+mod needed;
 mod watch;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Client;
 use kube::runtime::watcher::Config as Selectors;
+use needed::Needed;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -80,7 +82,7 @@ pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
         tokio::time::sleep(patience).await;
         too_late();
     });
-    let new = |complete: Done| Watch::new(options.intake, sink.clone(), complete);
+    let new = |complete: Done| Watch::new(options.intake.clone(), sink.clone(), complete);
     let all = Selectors::default;
     let services =
         all().labels("!service.kubernetes.io/service-proxy-name").fields("spec.clusterIP!=None");
@@ -91,7 +93,7 @@ pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
     // The small lists first: the drop rule and the detector then come with the first commit.
     tasks.spawn(new(Box::new(|| {})).run::<ServiceCIDR>(c(), all()));
     tasks.spawn(new(Box::new(move || node_listed())).run::<Node>(c(), node));
-    tasks.spawn(new(Box::new(done.clone())).run::<Service>(c(), services));
-    tasks.spawn(new(Box::new(done)).run::<EndpointSlice>(c(), slices));
+    tasks.spawn(new(Box::new(done.clone())).run::<Needed<Service>>(c(), services));
+    tasks.spawn(new(Box::new(done)).run::<Needed<EndpointSlice>>(c(), slices));
     tasks
 }
