@@ -34,6 +34,27 @@ fn it_serves_what_is_there_at_start_and_what_comes_and_goes() {
 }
 
 #[test]
+fn a_flushed_ruleset_comes_back_by_itself() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    manifests.apply(objects![
+        service("web").cluster_ip(10).tcp(80),
+        endpoints("web").tcp().on(&lab, &["b"]),
+    ]);
+    let mut program = Program::start(&lab, &manifests, None);
+    lab.nft(&["flush", "ruleset"]);
+    let vip = at(cluster_ip(10, Family::V4), 80);
+    let reached = Outcome::reached("b", lab.v4("a"));
+    program.wait_until(|_| lab.from("a").tcp(vip) == reached);
+    assert!(program.log().contains("somebody deleted table inet kube-proxy"), "{}", program.log());
+    let metrics = program.get(10249, "/metrics");
+    assert!(
+        metrics.contains("kubeproxy_nftables_table_rebuilds_total{reason=\"lost\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[test]
 fn a_configuration_file_decides_who_is_masqueraded() {
     let Some(lab) = lab() else { return };
     let manifests = Manifests::new();

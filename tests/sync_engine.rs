@@ -1,12 +1,14 @@
 //! The engine against a kernel in memory that refuses things.
 
 use kube_proxy::family::Family;
+use kube_proxy::kernel::Kernel;
 use kube_proxy::kernel::addresses::NodePortSelection;
 use kube_proxy::kernel::fake::FakeKernel;
+use kube_proxy::metrics::kernel::Rebuild;
 use kube_proxy::model::*;
 use kube_proxy::plan::base::TABLE;
 use kube_proxy::plan::{DetectLocal, Settings};
-use kube_proxy::ruleset::{Key, Value, Verdict};
+use kube_proxy::ruleset::{Key, Operation, Transaction, Value, Verdict};
 use kube_proxy::sync::{Committed, Engine};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -165,6 +167,19 @@ fn what_others_did_to_the_table_is_put_right() {
     let committed = engine.sync().unwrap();
     assert!(committed.rebuilt.is_some());
     assert!((1..6).all(|number| is_served(&mut engine, number)));
+}
+
+#[test]
+fn a_lost_table_is_noticed_and_written_again() {
+    let (mut engine, _) = running(FakeKernel::default());
+    assert!(!engine.has_lost_table());
+    let delete = Transaction { table: TABLE, operations: vec![Operation::DeleteTable] };
+    engine.kernel_mut().commit(&delete).unwrap();
+    assert!(engine.has_lost_table());
+    assert!(!engine.has_lost_table(), "noticed once");
+    let committed = engine.sync().unwrap();
+    assert_eq!(committed.rebuilt, Some(Rebuild::Lost));
+    assert!(is_served(&mut engine, 1));
 }
 
 #[test]

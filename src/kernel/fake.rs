@@ -119,6 +119,10 @@ impl Kernel for FakeKernel {
         Ok(Some(snapshot))
     }
 
+    fn has_table(&mut self, table: &str) -> Result<bool, Error> {
+        Ok(self.tables.contains_key(table))
+    }
+
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error> {
         let there = self.tables.get(table).and_then(|table| table.sets.get(&set.name));
         there.map(|(_, elements)| pairs(elements)).ok_or_else(|| Error::Request {

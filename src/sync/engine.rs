@@ -348,6 +348,17 @@ impl<K: Kernel> Engine<K> {
         result.ok().map(|_| ())
     }
 
+    /// Whether somebody has taken the table away; then the next sync writes it anew. It takes
+    /// microseconds.
+    pub fn has_lost_table(&mut self) -> bool {
+        // A kernel that does not answer is the next sync's to report.
+        let is_lost = self.in_step && matches!(self.kernel.has_table(TABLE), Ok(false));
+        if is_lost {
+            self.in_step = false;
+        }
+        is_lost
+    }
+
     /// When a Service in quarantine is to be tried again.
     pub fn quarantine_time(&self) -> Option<Instant> {
         self.quarantine.next()

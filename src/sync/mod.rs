@@ -29,12 +29,16 @@ use crate::metrics::Metrics;
 use crate::metrics::sync::{SyncKind, TrafficPolicy};
 use crate::model::{Change, Node};
 use crate::plan::Settings;
+use crate::plan::base::TABLE;
 use crate::ruleset::SetId;
 use pace::Pace;
 use prometheus::{IntCounter, IntGauge};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
+
+/// How often it is made sure that the table is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the thread is told.
 #[derive(Clone, Debug)]
@@ -76,7 +80,7 @@ pub fn run<K: Kernel>(kernel: K, options: Options, inputs: Receiver<Input>, obse
     let table = engine.planner().table();
     let elements = &observers.metrics.kernel;
     let gauges = table.sets().map(|(id, set)| (id, elements.elements(&set.name))).collect();
-    Loop { engine, pace, observers, gauges, complete: false }.run(&inputs);
+    Loop { engine, pace, observers, gauges, complete: false, looked: Instant::now() }.run(&inputs);
 }
 
 struct Loop<K> {
@@ -87,6 +91,8 @@ struct Loop<K> {
     gauges: Vec<(SetId, IntGauge)>,
     /// The source has sent its first state.
     complete: bool,
+    /// When it was last made sure that the table is there.
+    looked: Instant,
 }
 
 impl<K: Kernel> Loop<K> {
@@ -108,9 +114,15 @@ impl<K: Kernel> Loop<K> {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
-            if self.complete && self.pace.is_due(now) {
+            if !self.complete {
+                continue;
+            }
+            if now >= self.looked + LOOK {
+                self.look(now);
+            }
+            if self.pace.is_due(now) {
                 self.sync();
-            } else if self.complete && self.pace.is_idle(now) {
+            } else if self.pace.is_idle(now) {
                 self.tidy(now);
             }
         }
@@ -127,7 +139,7 @@ impl<K: Kernel> Loop<K> {
         let idle = self.pace.idle_time()?;
         let tidy = self.engine.has_leftovers().then_some(idle);
         let release = self.engine.quarantine_time().map(|time| time.max(idle));
-        [tidy, release].into_iter().flatten().min()
+        [tidy, release, Some(self.looked + LOOK)].into_iter().flatten().min()
     }
 
     fn take(&mut self, input: Input) {
@@ -234,6 +246,16 @@ impl<K: Kernel> Loop<K> {
             set(TrafficPolicy::External, counts.external);
         }
         log_commit(&committed, counts.services, took);
+    }
+
+    /// `nft flush ruleset`, which the firewall of a distribution may do at its reload, takes our table
+    /// with it.
+    fn look(&mut self, now: Instant) {
+        self.looked = now;
+        if self.engine.has_lost_table() {
+            tracing::warn!("somebody deleted table inet {TABLE}; it is written again");
+            self.queue();
+        }
     }
 
     /// In quiet times: what nothing leads to any more.

@@ -22,6 +22,9 @@ pub trait Kernel {
     /// What the kernel has of a table; None if it has no such table.
     fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error>;
 
+    /// Whether there is a table of this name in family inet.
+    fn has_table(&mut self, table: &str) -> Result<bool, Error>;
+
     /// The elements of one set, also of a dynamic one. Expired ones are left out.
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error>;
 
@@ -107,6 +110,10 @@ impl Kernel for Nft {
 
     fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
         self.consistent(|nft| nft.read_table(table))
+    }
+
+    fn has_table(&mut self, table: &str) -> Result<bool, Error> {
+        Ok(self.read_table_flags(table)?.is_some())
     }
 
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error> {

@@ -86,7 +86,7 @@ impl Nft {
     }
 
     /// The flags of a table, if it is there.
-    fn read_table_flags(&mut self, name: &str) -> Result<Option<u32>, Error> {
+    pub(super) fn read_table_flags(&mut self, name: &str) -> Result<Option<u32>, Error> {
         let what = format!("looking for table inet {name}");
         let mut flags = 0;
         let found = self.socket.request(

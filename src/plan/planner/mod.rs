@@ -283,11 +283,6 @@ impl Planner {
         self.seeds = HashMap::new();
     }
 
-    /// Whether [`Planner::plan`] has something to do.
-    pub fn has_changes(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
     /// What the operator should know since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
