@@ -58,8 +58,8 @@ impl Watch {
         Watch {
             sink,
             complete: Some(complete),
+            reporter: Reporter::new(intake.on_problem.clone()),
             intake: Intake::new(intake),
-            reporter: Reporter::default(),
             known: HashMap::default(),
             lists: 0,
             batch: Vec::new(),

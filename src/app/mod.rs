@@ -8,6 +8,7 @@
 
 mod actions;
 pub mod logging;
+mod node_check;
 mod observers;
 mod servers;
 pub mod settings;
@@ -65,7 +66,7 @@ async fn serve(
         .context("cannot start the sync thread")?;
 
     let _servers = servers::start(&config, flags, &shared, started, set_filter, &events)?;
-    let source = sources::start(&config, connection.as_ref(), inputs)?;
+    let source = sources::start(&config, connection.as_ref(), &shared.metrics, inputs)?;
     events.starting();
     tracing::info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
 
@@ -73,7 +74,7 @@ async fn serve(
     tokio::select! {
         _ = terminate.recv() => tracing::info!("terminated; the rules stay in place"),
         _ = tokio::signal::ctrl_c() => tracing::info!("interrupted; the rules stay in place"),
-        ended = source => bail!("the source of Services ended: {ended:?}"),
+        ended = source => return Err(ended.unwrap_or_else(Into::into)),
         changed = file_changed(&config) => return Err(changed),
         () = until_finished(syncing) => bail!("the sync thread ended; the log says why"),
     }

@@ -1,18 +1,21 @@
 //! Where Services come from: a directory of manifests or an API server; and Events back to the latter.
 
+use super::node_check::NodeCheck;
 use crate::api::{self, ConnectionOptions, Event, EventSeverity, EventWriter, Regarding};
 use crate::config::{ALLOW_SERVICE_EXTERNAL_IPS, Config, DetectLocal, Source};
 use crate::http::BindError;
 use crate::http::service_checks::ListenError;
-use crate::intake;
+use crate::intake::{self, ObjectKey, OnProblem};
 use crate::manifests;
 use crate::metrics::Metrics;
+use crate::metrics::objects::Kind;
 use crate::sync::Input;
 use anyhow::anyhow;
 use kube::Client;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 
 /// How long the first sync waits for this node's Node object, as kube-proxy does: with NodeCIDR the
@@ -46,10 +49,13 @@ pub async fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<
 pub fn start(
     config: &Config,
     client: Option<&Client>,
+    metrics: &Arc<Metrics>,
     inputs: Sender<Input>,
 ) -> anyhow::Result<JoinHandle<anyhow::Error>> {
+    let metrics = metrics.clone();
     let intake = intake::Options {
         allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
+        on_problem: OnProblem(Arc::new(move |object| metrics.objects.problem(kind(object)))),
     };
     match (&config.source, client) {
         (Source::Manifests(directory), _) => {
@@ -68,12 +74,20 @@ pub fn start(
         }
         (_, Some(client)) => {
             let needs_pod_cidrs = config.detect_local == DetectLocal::NodeCidr;
+            let (unfit, mut is_unfit) = unbounded_channel();
             let options = api::Options {
                 node_name: config.node_name.clone(),
                 wait_for_node: if needs_pod_cidrs { POD_CIDR_PATIENCE } else { NODE_PATIENCE },
                 intake,
             };
+            let check = NodeCheck::new(config);
             let sink = move |notice| {
+                if let api::Notice::Changes(changes) = &notice
+                    && let Err(error) = check.look(changes)
+                {
+                    let _ = unfit.send(error);
+                    return;
+                }
                 let _ = inputs.send(match notice {
                     api::Notice::Changes(changes) => Input::Changes(changes),
                     api::Notice::Complete => Input::Complete,
@@ -81,10 +95,22 @@ pub fn start(
             };
             let mut watches = api::watch(client, &options, Arc::new(sink));
             Ok(tokio::spawn(async move {
-                anyhow!("a watch of the API server ended: {:?}", watches.join_next().await)
+                tokio::select! {
+                    ended = watches.join_next() => anyhow!("a watch of the API server ended: {ended:?}"),
+                    Some(error) = is_unfit.recv() => error,
+                }
             }))
         }
         (_, None) => unreachable!("a client was made for every source but manifests"),
+    }
+}
+
+fn kind(object: &ObjectKey) -> Kind {
+    match object {
+        ObjectKey::Service(_) => Kind::Service,
+        ObjectKey::EndpointSlice(_) => Kind::EndpointSlice,
+        ObjectKey::Node(_) => Kind::Node,
+        ObjectKey::ServiceCidr(_) => Kind::ServiceCidr,
     }
 }
 

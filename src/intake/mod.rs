@@ -25,22 +25,24 @@ mod strings;
 mod tests;
 
 pub use address::{parse_cidr, parse_ip};
-pub use problem::{ObjectKey, Problem, Reporter};
+pub use problem::{ObjectKey, OnProblem, Problem, Reporter};
 pub use strings::Interner;
 
 use crate::model::{Change, ObjectName};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Which objects other than the plain ones are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How objects are read.
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Feature gate `AllowServiceExternalIPs`: whether `spec.externalIPs` is served.
     pub allow_service_external_ips: bool,
+    /// Told of invalid objects, beside the log.
+    pub on_problem: OnProblem,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { allow_service_external_ips: true }
+        Options { allow_service_external_ips: true, on_problem: OnProblem::default() }
     }
 }
 

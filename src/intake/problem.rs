@@ -119,10 +119,27 @@ impl fmt::Display for NotACidr<'_> {
     }
 }
 
+/// Called with an object for each of its problems, when they are logged.
+#[derive(Clone)]
+pub struct OnProblem(pub Arc<dyn Fn(&ObjectKey) + Send + Sync>);
+
+impl Default for OnProblem {
+    fn default() -> Self {
+        OnProblem(Arc::new(|_| {}))
+    }
+}
+
+impl fmt::Debug for OnProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnProblem")
+    }
+}
+
 /// Logs problems when they change: an object that is seen again with the same ones is not
 /// mentioned again, one that has recovered is.
 #[derive(Debug, Default)]
 pub struct Reporter {
+    on_problem: OnProblem,
     /// What was last logged, as a hash; only objects that have problems.
     logged: HashMap<ObjectKey, u64>,
 }
@@ -130,6 +147,10 @@ pub struct Reporter {
 impl Reporter {
     /// The number of problems of one object that are logged; the rest is counted.
     const SHOWN: usize = 10;
+
+    pub fn new(on_problem: OnProblem) -> Reporter {
+        Reporter { on_problem, ..Reporter::default() }
+    }
 
     /// Logs the problems of an object's newest version, unless they are the last version's.
     /// Returns whether anything was logged.
@@ -145,6 +166,7 @@ impl Reporter {
         if self.logged.insert(object.clone(), hash) == Some(hash) {
             return false;
         }
+        problems.iter().for_each(|_| (self.on_problem.0)(object));
         for problem in problems.iter().take(Self::SHOWN) {
             warn!("{problem}");
         }
@@ -163,9 +185,10 @@ impl Reporter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn the_same_problems_are_logged_once() {
+    fn the_same_problems_are_logged_and_counted_once() {
         let object = ObjectKey::Service(ObjectName::new("default", "web"));
         let problem = |message: &str| Problem {
             object: object.clone(),
@@ -177,7 +200,12 @@ mod tests {
             "Service default/web: spec.ports[1].port: 0 is not a port (1-65535)"
         );
 
-        let mut reporter = Reporter::default();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = count.clone();
+        let on_problem = move |_: &ObjectKey| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
+        let mut reporter = Reporter::new(OnProblem(Arc::new(on_problem)));
         assert!(!reporter.report(&object, &[]));
         assert!(reporter.report(&object, &[problem("a")]));
         assert!(!reporter.report(&object, &[problem("a")]));
@@ -186,6 +214,7 @@ mod tests {
         assert!(!reporter.report(&object, &[]));
         assert!(reporter.report(&object, &[problem("b")]));
         reporter.forget(&object);
-        assert!(reporter.report(&object, &[problem("b")]));
+        assert!(reporter.report(&object, &[problem("b"), problem("c")]));
+        assert_eq!(count.load(Ordering::Relaxed), 5);
     }
 }

@@ -112,7 +112,7 @@ impl Parser {
     /// Of all Node objects the one of this name counts.
     pub fn new(node_name: &str, options: Options) -> Self {
         let workers = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_WORKERS);
-        let intakes = (0..workers).map(|_| Intake::new(options)).collect();
+        let intakes = (0..workers).map(|_| Intake::new(options.clone())).collect();
         Parser { node_name: node_name.into(), intakes }
     }
 

@@ -79,12 +79,12 @@ impl Store {
     /// Of all Node objects the one of this name counts.
     pub fn new(node_name: &str, options: Options) -> Self {
         Store {
+            reporter: Reporter::new(options.on_problem.clone()),
             parser: Parser::new(node_name, options),
             files: BTreeMap::new(),
             objects: HashMap::default(),
             touched: Vec::new(),
             fresh: HashMap::default(),
-            reporter: Reporter::default(),
         }
     }
 

@@ -239,7 +239,7 @@ fn external_ips_follow_the_gate() {
     let open = service(patch.clone());
     assert_eq!(ips(&open.external_ips), ["192.0.2.1", "2001:db8::1"]);
     assert!(open.external_local);
-    let closed = Options { allow_service_external_ips: false };
+    let closed = Options { allow_service_external_ips: false, ..Options::default() };
     let (closed, problems) = read_service(closed, patch);
     let closed = closed.unwrap();
     assert_eq!((closed.external_ips, closed.external_local), (vec![], false));

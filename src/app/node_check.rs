@@ -1,0 +1,79 @@
+//! Whether the configuration fits this node, once its Node object is known.
+
+use crate::config::{Config, Contradictions, NodeFamilies};
+use crate::family::Family;
+use crate::kernel::addresses::available_families;
+use crate::model::{Change, Node};
+use anyhow::bail;
+use std::path::Path;
+use std::sync::Once;
+
+/// Looks at the first Node object that a source delivers.
+pub struct NodeCheck {
+    config: Config,
+    once: Once,
+}
+
+impl NodeCheck {
+    pub fn new(config: &Config) -> NodeCheck {
+        NodeCheck { config: config.clone(), once: Once::new() }
+    }
+
+    /// Logs what does not fit the node, if it is among these changes.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense on this node.
+    pub fn look(&self, changes: &[Change]) -> anyhow::Result<()> {
+        let node = changes.iter().find_map(|change| match change {
+            Change::Node(Some(node)) => Some(node),
+            _ => None,
+        });
+        let mut found = Contradictions::default();
+        if let Some(node) = node {
+            self.once.call_once(|| found = self.contradictions(node));
+        }
+        found.advice.iter().for_each(|advice| tracing::warn!("{advice}"));
+        if !found.fatal.is_empty() {
+            bail!("the configuration does not fit this node: {}", found.fatal.join("; "));
+        }
+        Ok(())
+    }
+
+    fn contradictions(&self, node: &Node) -> Contradictions {
+        let available = available_families(Path::new("/proc"));
+        self.config.contradictions(NodeFamilies {
+            primary: self.config.node_addresses(&node.addresses).primary_family,
+            dual_stack: Family::BOTH.into_iter().all(|family| available.has(family)),
+            pod_cidrs: &node.pod_cidrs,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+
+    fn changes(pod_cidr: &str) -> [Change; 1] {
+        [Change::Node(Some(Box::new(Node {
+            name: "n".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            zone: None,
+            pod_cidrs: vec![pod_cidr.parse().unwrap()],
+            taints: Vec::new(),
+            deleting: false,
+        })))]
+    }
+
+    #[test]
+    fn only_the_first_node_object_is_compared() {
+        let flags = Flags::read(["kube-proxy", "--detect-local-mode", "NodeCIDR"]).unwrap();
+        let config = Config::resolve(&flags, None, || Ok("n".to_owned())).unwrap();
+        let check = NodeCheck::new(&config);
+        check.look(&[]).unwrap();
+        let error = check.look(&changes("fd00:10:244::/64")).unwrap_err().to_string();
+        assert!(error.contains("podCIDRs are only IPv6"), "{error}");
+        check.look(&changes("fd00:10:244::/64")).unwrap();
+        NodeCheck::new(&config).look(&changes("10.244.0.0/24")).unwrap();
+    }
+}
