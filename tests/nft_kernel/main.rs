@@ -4,6 +4,7 @@ mod bytes;
 mod commit;
 mod difference;
 mod errors;
+mod json;
 mod listing;
 #[allow(dead_code)]
 #[path = "../kernel_side/netns.rs"]
