@@ -172,13 +172,11 @@ fn service(number: u32) -> Change {
 fn slice(number: u32, endpoints: impl Iterator<Item = u32>) -> Change {
     // Shared as the intake of objects shares them.
     static NODE: LazyLock<Arc<str>> = LazyLock::new(|| "node-2".into());
-    static NO_HINTS: LazyLock<Arc<[Arc<str>]>> = LazyLock::new(|| [].into());
     let endpoint = |index: u32| Endpoint {
         address: address(0x0af4_0000, number * 16 + index),
         conditions: Conditions::default(),
         node_name: Some(NODE.clone()),
-        zone_hints: NO_HINTS.clone(),
-        node_hints: NO_HINTS.clone(),
+        hints: None,
     };
     let slice = EndpointSlice {
         name: ObjectName { name: format!("service-{number}-slice").into(), ..name(number) },

@@ -60,8 +60,7 @@ fn slice(number: u8, pods: &[u8]) -> Change {
         address: [10, 244, 0, *pod].into(),
         conditions: Conditions::default(),
         node_name: None,
-        zone_hints: [].into(),
-        node_hints: [].into(),
+        hints: None,
     };
     let slice = EndpointSlice {
         name: ObjectName::new("default", format!("slice-{number}")),

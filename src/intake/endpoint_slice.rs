@@ -125,8 +125,10 @@ impl Intake {
             address,
             conditions: conditions(endpoint.conditions.as_ref()),
             node_name: node_name.map(|name| self.strings.text(name)),
-            zone_hints: self.strings.list(zones.iter().map(|zone| zone.name.as_str())),
-            node_hints: self.strings.list(nodes.iter().map(|node| node.name.as_str())),
+            hints: self.strings.hints(
+                zones.iter().map(|zone| zone.name.as_str()),
+                nodes.iter().map(|node| node.name.as_str()),
+            ),
         })
     }
 }

@@ -4,6 +4,7 @@
 //! shared `Arc`s for them and forgets those that nobody else holds any more, so that it does not
 //! grow for ever where nodes come and go.
 
+use crate::model::Hints;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -12,12 +13,12 @@ use std::sync::Arc;
 /// The smallest size at which unused strings are looked for.
 const FIRST_SWEEP: usize = 1024;
 
-/// A pool of shared strings and of shared lists of strings.
+/// A pool of shared strings and of shared hints.
 #[derive(Debug)]
 pub struct Interner {
     hasher: RandomState,
     texts: HashTable<Arc<str>>,
-    lists: HashTable<Arc<[Arc<str>]>>,
+    hints: HashTable<Arc<Hints>>,
     /// The number of entries at which unused ones are dropped next.
     sweep_at: usize,
 }
@@ -27,7 +28,7 @@ impl Default for Interner {
         Interner {
             hasher: RandomState::default(),
             texts: HashTable::new(),
-            lists: HashTable::new(),
+            hints: HashTable::new(),
             sweep_at: FIRST_SWEEP,
         }
     }
@@ -46,22 +47,30 @@ impl Interner {
         shared
     }
 
-    /// The shared copy of a list of strings. All empty lists are one.
-    pub fn list<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) -> Arc<[Arc<str>]> {
-        let list: Vec<Arc<str>> = texts.into_iter().map(|text| self.text(text)).collect();
-        let hash = self.hasher.hash_one(&list[..]);
-        if let Some(known) = self.lists.find(hash, |known| **known == *list) {
-            return known.clone();
+    /// The shared copy of these hints; None where there are none.
+    pub fn hints<'a>(
+        &mut self,
+        zones: impl Iterator<Item = &'a str>,
+        nodes: impl Iterator<Item = &'a str>,
+    ) -> Option<Arc<Hints>> {
+        let zones: Vec<Arc<str>> = zones.map(|zone| self.text(zone)).collect();
+        let hints = Hints { zones, nodes: nodes.map(|node| self.text(node)).collect() };
+        if hints == Hints::default() {
+            return None;
+        }
+        let hash = self.hasher.hash_one(&hints);
+        if let Some(known) = self.hints.find(hash, |known| **known == hints) {
+            return Some(known.clone());
         }
         self.sweep_when_due();
-        let shared: Arc<[Arc<str>]> = list.into();
-        self.lists.insert_unique(hash, shared.clone(), |entry| self.hasher.hash_one(&**entry));
-        shared
+        let shared = Arc::new(hints);
+        self.hints.insert_unique(hash, shared.clone(), |entry| self.hasher.hash_one(&**entry));
+        Some(shared)
     }
 
-    /// How many strings and lists are held.
+    /// How many strings and hints are held.
     pub fn len(&self) -> usize {
-        self.texts.len() + self.lists.len()
+        self.texts.len() + self.hints.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -72,7 +81,7 @@ impl Interner {
         if self.len() < self.sweep_at {
             return;
         }
-        self.lists.retain(|list| Arc::strong_count(list) > 1);
+        self.hints.retain(|hints| Arc::strong_count(hints) > 1);
         self.texts.retain(|text| Arc::strong_count(text) > 1);
         self.sweep_at = FIRST_SWEEP.max(2 * self.len());
     }
@@ -83,15 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_strings_and_lists_are_one() {
+    fn equal_strings_and_hints_are_one() {
         let mut strings = Interner::default();
         let (a, b) = (strings.text("node-1"), strings.text("node-1"));
         assert!(Arc::ptr_eq(&a, &b));
-        let (a, b) = (strings.list(["zone-a"]), strings.list(["zone-a"]));
-        assert!(Arc::ptr_eq(&a, &b));
-        let (a, b) = (strings.list([]), strings.list([]));
-        assert!(Arc::ptr_eq(&a, &b));
-        assert_ne!(strings.list(["zone-a"]), strings.list(["zone-b"]));
+        let mut zone = |name| strings.hints([name].into_iter(), std::iter::empty());
+        assert!(Arc::ptr_eq(&zone("zone-a").unwrap(), &zone("zone-a").unwrap()));
+        assert_ne!(zone("zone-a"), zone("zone-b"));
+        assert_eq!(strings.hints(std::iter::empty(), std::iter::empty()), None);
     }
 
     #[test]
@@ -100,7 +108,7 @@ mod tests {
         let kept = strings.text("kept");
         for number in 0..100 * FIRST_SWEEP {
             strings.text(&format!("node-{number}"));
-            strings.list([format!("zone-{number}").as_str()]);
+            strings.hints([format!("zone-{number}").as_str()].into_iter(), std::iter::empty());
         }
         assert!(strings.len() <= FIRST_SWEEP, "{} entries", strings.len());
         assert!(Arc::ptr_eq(&kept, &strings.text("kept")));

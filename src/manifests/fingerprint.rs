@@ -62,8 +62,8 @@ fn slice(value: &EndpointSlice, state: &mut impl Hasher) {
     for EndpointPort { name, protocol, port } in ports {
         (name, protocol, port).hash(state);
     }
-    for Endpoint { address, conditions, node_name, zone_hints, node_hints } in endpoints {
-        (address, conditions, node_name, zone_hints, node_hints).hash(state);
+    for Endpoint { address, conditions, node_name, hints } in endpoints {
+        (address, conditions, node_name, hints).hash(state);
     }
 }
 

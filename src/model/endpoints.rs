@@ -19,6 +19,15 @@ impl Default for Conditions {
     }
 }
 
+/// `endpoints[].hints`: for which zones and nodes an endpoint is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Hints {
+    /// `forZones[].name`
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes[].name`
+    pub nodes: Vec<Arc<str>>,
+}
+
 /// One entry of `endpoints`; of its addresses the first one counts (as in kube-proxy).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -26,10 +35,20 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// `nodeName`; None when absent or empty.
     pub node_name: Option<Arc<str>>,
-    /// `hints.forZones[].name`; empty when there is no hint.
-    pub zone_hints: Arc<[Arc<str>]>,
-    /// `hints.forNodes[].name`; empty when there is no hint.
-    pub node_hints: Arc<[Arc<str>]>,
+    /// None when there are no hints.
+    pub hints: Option<Arc<Hints>>,
+}
+
+impl Endpoint {
+    /// The zones that it is meant for; empty when there is no hint.
+    pub fn zone_hints(&self) -> &[Arc<str>] {
+        self.hints.as_ref().map(|hints| &hints.zones[..]).unwrap_or_default()
+    }
+
+    /// The nodes that it is meant for; empty when there is no hint.
+    pub fn node_hints(&self) -> &[Arc<str>] {
+        self.hints.as_ref().map(|hints| &hints.nodes[..]).unwrap_or_default()
+    }
 }
 
 /// One entry of `ports`; ports without a number are dropped at intake.

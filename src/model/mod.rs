@@ -9,7 +9,7 @@ mod node;
 mod service;
 
 pub use crate::family::Family;
-pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice};
+pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use node::{Node, Taint};
 pub use service::{Protocol, Service, ServicePort, ServiceType};
 

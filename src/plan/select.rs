@@ -157,13 +157,14 @@ impl<'a> Topology<'a> {
     fn of(candidates: &[Candidate<'_>], here: &'a Here) -> Topology<'a> {
         let ready = || candidates.iter().filter(|c| c.ready()).map(|c| c.endpoint);
         let node = &here.node_name;
-        if ready().all(|e| !e.node_hints.is_empty()) && ready().any(|e| e.node_hints.contains(node))
+        if ready().all(|e| !e.node_hints().is_empty())
+            && ready().any(|e| e.node_hints().contains(node))
         {
             return Topology::SameNode(node);
         }
         if let Some(zone) = &here.zone
-            && ready().all(|e| !e.zone_hints.is_empty())
-            && ready().any(|e| e.zone_hints.contains(zone))
+            && ready().all(|e| !e.zone_hints().is_empty())
+            && ready().any(|e| e.zone_hints().contains(zone))
         {
             return Topology::SameZone(zone);
         }
@@ -173,8 +174,8 @@ impl<'a> Topology<'a> {
     fn allows(&self, endpoint: &Endpoint) -> bool {
         match self {
             Topology::Everywhere => true,
-            Topology::SameNode(node) => endpoint.node_hints.iter().any(|hint| &**hint == *node),
-            Topology::SameZone(zone) => endpoint.zone_hints.iter().any(|hint| &**hint == *zone),
+            Topology::SameNode(node) => endpoint.node_hints().iter().any(|hint| &**hint == *node),
+            Topology::SameZone(zone) => endpoint.zone_hints().iter().any(|hint| &**hint == *zone),
         }
     }
 }

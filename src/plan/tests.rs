@@ -109,8 +109,8 @@ fn slice(service: u8, index: u8) -> impl Strategy<Value = EndpointSlice> {
                     address: pod(family, number),
                     conditions: Conditions { ready, serving, terminating },
                     node_name: [None, Some(NODE.into()), Some("node-2".into())][node].clone(),
-                    zone_hints: [vec![], vec!["a".into()], vec!["b".into()]][zone].clone().into(),
-                    node_hints: Arc::new([]),
+                    hints: [None, Some("a"), Some("b")][zone]
+                        .map(|zone| Arc::new(Hints { zones: vec![zone.into()], nodes: vec![] })),
                 })
                 .collect(),
             trigger_time: None,
