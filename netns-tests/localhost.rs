@@ -33,7 +33,10 @@ fn tcp_is_served_and_udp_rejected() {
         program.wait_until(|_| {
             lab.from("node").tcp(target) == Outcome::reached("b", lab.ip("node", family))
         });
+        let counted = format!("rejected_packets_total{{ip_family=\"{family}\",protocol=\"udp\"}}");
+        assert!(program.get(10249, "/metrics").contains(&format!("{counted} 0")));
         assert_eq!(lab.from("node").udp(target), Outcome::Refused);
+        assert!(program.get(10249, "/metrics").contains(&format!("{counted} 1")));
         let reached = lab.from("client").tcp(at(lab.ip("node", family), 30080));
         assert_eq!(reached.endpoint(), "b", "the others are as they were");
     }

@@ -10,6 +10,7 @@ mod actions;
 pub mod logging;
 mod node_check;
 mod observers;
+mod rejected;
 mod servers;
 pub mod settings;
 mod sources;

@@ -1,6 +1,6 @@
 //! What the sync thread tells others, and those others.
 
-use super::{actions, settings};
+use super::{actions, rejected, settings};
 use crate::config::{Config, Source};
 use crate::family::Family;
 use crate::health::{Health, HealthPolicy, ServiceChecks};
@@ -51,6 +51,7 @@ impl Shared {
         let (localhost, ports) = watch::channel(Arc::from([]));
         let localhost_families = settings::localhost_families(config);
         if !localhost_families.is_empty() {
+            rejected::count(&self.metrics)?;
             tokio::spawn(localhost::run(ports, Listeners(self.metrics.clone())));
         }
         Ok(Observers {

@@ -225,6 +225,7 @@ impl Evaluation<'_, '_> {
                 self.machine.learned.insert((map.clone(), key), data);
                 Step::Next
             }
+            Statement::Counter => Step::Next,
             Statement::Masquerade => {
                 self.flow.masqueraded = true;
                 Step::End(End::Accepted)

@@ -49,6 +49,8 @@ pub enum Statement {
     Dnat { family: Family, key: Vec<Expression>, map: Arc<str> },
     /// `update @MAP { KEY timeout SECONDS : DATA }`
     Update { map: Arc<str>, key: Vec<Expression>, data: Vec<Expression>, timeout_seconds: u64 },
+    /// `counter packets N bytes N`: counts, from 0 on.
+    Counter,
     /// `masquerade fully-random`
     Masquerade,
     /// `reject ...`

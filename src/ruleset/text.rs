@@ -74,6 +74,7 @@ impl fmt::Display for Statement {
                 duration(*timeout_seconds),
                 concatenation(data)
             ),
+            Statement::Counter => f.write_str("counter packets 0 bytes 0"),
             Statement::Masquerade => f.write_str("masquerade fully-random"),
             Statement::Reject(Reject::AnyFamily) => f.write_str("reject"),
             Statement::Reject(Reject::Family(Family::V4)) => {

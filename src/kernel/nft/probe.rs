@@ -96,6 +96,7 @@ fn chains() -> Vec<Chain> {
         verdicts(vip(Expression::CtOriginalDestination(v4), Expression::CtOriginalPort)),
         Statement::Dnat { family: v4, key: slot, map: "slots".into() },
         Statement::Update { map: "dynamic".into(), key: saddr(), data, timeout_seconds: 1 },
+        Statement::Counter,
         Statement::Masquerade,
         Statement::Reject(Reject::AnyFamily),
         Statement::Reject(Reject::Family(v4)),

@@ -176,6 +176,31 @@ impl Nft {
         )
     }
 
+    /// The packets that the counters of a chain have counted, in the order of its rules.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if there is no such chain.
+    pub fn counters(&mut self, table: &str, chain: &str) -> Result<Vec<u64>, Error> {
+        let what = format!("reading the counters of chain inet {table} {chain}");
+        let mut counters = Vec::new();
+        self.socket.request(
+            &what,
+            message::GET_RULE,
+            true,
+            |request| {
+                request.string(rule::TABLE, table);
+                request.string(rule::CHAIN, chain);
+            },
+            |kind, payload| {
+                if kind == message::NEW_RULE {
+                    counters.extend(dump::counter(dump::rule(payload).1));
+                }
+                Ok(())
+            },
+        )?;
+        Ok(counters)
+    }
+
     /// The elements of a set.
     pub(super) fn read_elements(
         &mut self,

@@ -1,7 +1,8 @@
 //! The chains and their rules.
 
-use super::{EXTERNAL_NONE_CHAIN, REJECT_CHAIN, set_name};
+use super::{EXTERNAL_NONE_CHAIN, LOCALHOST_CHAIN, REJECT_CHAIN, set_name};
 use crate::family::Family;
+use crate::model::Protocol;
 use crate::ruleset::{
     BaseChain, Chain, ChainType, Constant, Expression, Hook, Reject, Rule, Statement, Verdict,
 };
@@ -63,7 +64,7 @@ pub(super) fn chains() -> Vec<Chain> {
             vec![
                 if_new("nodeport-endpoints-check"),
                 if_new("service-endpoints-check"),
-                if_new("localhost-check"),
+                if_new(LOCALHOST_CHAIN),
             ],
         ),
         hook(
@@ -245,21 +246,35 @@ fn cluster_ips_check() -> Chain {
     Chain::regular("cluster-ips-check", rules)
 }
 
+/// What [`LOCALHOST_CHAIN`] counts, in the order of its rules.
+pub const REJECTED_AT_LOCALHOST: [(Family, Protocol); 4] = [
+    (Family::V4, Protocol::Udp),
+    (Family::V4, Protocol::Sctp),
+    (Family::V6, Protocol::Udp),
+    (Family::V6, Protocol::Sctp),
+];
+
 /// NodePorts on loopback addresses are served by a proxy in user space, for TCP only; other protocols
-/// are rejected. The sets are empty unless localhost NodePorts are asked for.
+/// are counted and rejected. The sets are empty unless localhost NodePorts are asked for.
 ///
 /// ```text
-/// ip daddr @localhost-ips4 meta l4proto . th dport @localhost-nodeports4 reject with icmp port-unreachable
+/// ip daddr @localhost-ips4 meta l4proto . th dport @localhost-nodeports4 meta l4proto udp counter packets 0 bytes 0 reject with icmp port-unreachable
 /// ```
 fn localhost_check() -> Chain {
-    let rule = |family| {
+    let rule = |(family, protocol): (Family, Protocol)| {
         Rule::new(vec![
             in_set(vec![Expression::DestinationAddress(family)], "localhost-ips", family),
             in_set(nodeport_key(), "localhost-nodeports", family),
+            Statement::Match {
+                expression: Expression::Protocol,
+                constant: Constant::Protocol(protocol.number()),
+                negated: false,
+            },
+            Statement::Counter,
             Statement::Reject(Reject::Family(family)),
         ])
     };
-    Chain::regular("localhost-check", Family::BOTH.map(rule).to_vec())
+    Chain::regular(LOCALHOST_CHAIN, REJECTED_AT_LOCALHOST.map(rule).to_vec())
 }
 
 /// `meta l4proto { tcp, udp, sctp } ct original ip daddr . meta l4proto . ct original proto-dst`

@@ -7,7 +7,7 @@
 mod chains;
 mod sets;
 
-pub use chains::{external_rules, nodeport_key, vip_key};
+pub use chains::{REJECTED_AT_LOCALHOST, external_rules, nodeport_key, vip_key};
 pub use sets::{FamilySets, Sets, address_type, set_name};
 
 use crate::family::Family;
@@ -21,6 +21,9 @@ pub const REJECT_CHAIN: &str = "reject-connection";
 
 /// The chain for external policy Local without an endpoint on this node.
 pub const EXTERNAL_NONE_CHAIN: &str = "external-none";
+
+/// The chain that rejects what comes to localhost NodePorts and is not TCP.
+pub const LOCALHOST_CHAIN: &str = "localhost-check";
 
 /// The table without any Service.
 pub fn table() -> (Table, Sets) {

@@ -175,6 +175,17 @@ pub fn rule(bytes: &[u8]) -> (&str, &[u8]) {
     (chain, find(bytes, numbers::rule::EXPRESSIONS).unwrap_or_default())
 }
 
+/// The packets that the counter among the expressions of a rule has counted, if there is one.
+pub fn counter(expressions: &[u8]) -> Option<u64> {
+    /// `NFTA_COUNTER_PACKETS`
+    const PACKETS: u16 = 2;
+    let name = |expression| find(expression, numbers::rule::EXPRESSION_NAME).map(string);
+    let (_, counter) =
+        attributes(expressions).find(|(_, expression)| name(expression) == Some("counter"))?;
+    let packets = find(find(counter, numbers::rule::EXPRESSION_DATA)?, PACKETS)?;
+    packets.try_into().ok().map(u64::from_be_bytes)
+}
+
 /// The protocol numbers in the elements of an anonymous set, in rising order.
 pub fn protocols(messages: &[Vec<u8>]) -> Vec<u8> {
     let mut protocols: Vec<u8> = messages

@@ -112,6 +112,7 @@ impl Compiler {
             Statement::Update { map, key, data, timeout_seconds } => {
                 self.update(map, key, data, *timeout_seconds);
             }
+            Statement::Counter => self.push(other("counter", Vec::new())),
             Statement::Masquerade => {
                 /// `NFTA_MASQ_FLAGS`, `NF_NAT_RANGE_PROTO_RANDOM_FULLY`
                 const FLAGS: u16 = 1;

@@ -148,6 +148,8 @@ fn is_default(name: &str, kind: u16, value: &[u8], there: &[u8]) -> bool {
     let is_same_as =
         |minimum| attributes(there).any(|(kind, there)| kind == minimum && there == value);
     match (name, kind) {
+        // What it has counted.
+        ("counter", _) => true,
         ("nat", REG_ADDR_MAX) => is_same_as(REG_ADDR_MIN),
         ("nat", REG_PROTO_MAX) => is_same_as(REG_PROTO_MIN),
         ("nat", FLAGS) => {
