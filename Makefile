@@ -31,4 +31,5 @@ bench-peer: set-up ## Measure beside upstream's kube-proxy (needs Go)
 	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo bench --bench peer
 
 rulesets: ## Write the listings in rulesets/ anew
-	UPDATE_RULESETS=1 cargo test --test rulesets
+	UPDATE_RULESETS=1 cargo test --test rulesets documented
+	cargo test --test rulesets

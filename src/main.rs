@@ -30,8 +30,9 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
     let set_filter = app::logging::init(&config.logging)?;
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
+    // Cleaning up takes nothing from the configuration.
+    if config.action != Action::Cleanup {
+        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     match &config.action {
         Action::WriteConfig(path) => {

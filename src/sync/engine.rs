@@ -197,7 +197,8 @@ impl<K: Kernel> Engine<K> {
         }
         self.quarantine.acquit();
         self.running = true;
-        self.suspects.clear();
+        // After the first load there may be as many as there are Services.
+        self.suspects = Vec::new();
         committed.quarantined = self.quarantine.len();
         committed.triggers = std::mem::take(&mut self.triggers);
         Ok(committed)

@@ -4,6 +4,7 @@
 use crate::lab::{Lab, Namespace};
 use crate::objects;
 use crate::process::Process;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{Method, Request, header};
 use kube::config::{AuthInfo, Config};
 use kube::{Client, Error};
@@ -155,6 +156,29 @@ impl Cluster {
         let answer = self.etcd("/v3/kv/range", &json!({"key": "AA=="}));
         let revision = answer["header"]["revision"].clone();
         self.etcd("/v3/kv/compaction", &json!({"revision": revision, "physical": true}));
+    }
+
+    /// Writes objects into etcd, by their keys below `/registry/`: at most 128.
+    pub fn store(&self, objects: &[(String, Value)]) {
+        let encode = |text: String| BASE64_STANDARD.encode(text);
+        let put = |(key, object): &(String, Value)| {
+            let key = encode(format!("/registry/{key}"));
+            json!({"requestPut": {"key": key, "value": encode(object.to_string())}})
+        };
+        let puts: Vec<Value> = objects.iter().map(put).collect();
+        self.etcd("/v3/kv/txn", &json!({"success": puts}));
+    }
+
+    /// Waits until the API server and etcd have been idle for two seconds.
+    pub fn wait_idle(&self) {
+        let mut quiet = 0;
+        let mut last = self.cpu();
+        while quiet < 8 {
+            std::thread::sleep(Duration::from_millis(250));
+            let now = self.cpu();
+            quiet = if now - last < 0.05 { quiet + 1 } else { 0 };
+            last = now;
+        }
     }
 
     fn etcd(&self, path: &str, body: &Value) -> Value {

@@ -139,6 +139,7 @@ impl Bench {
     fn make_probe_service(&self) -> std::net::SocketAddr {
         let mut service = objects::service("probe");
         service["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+        service["spec"]["clusterIP"] = json!("10.96.0.100");
         let made = self.cluster.apply(&service);
         self.point_at("a");
         (objects::cluster_ips(&made)[0], 80).into()
