@@ -37,6 +37,7 @@ pub fn run(
     set_filter: SetFilter,
 ) -> anyhow::Result<()> {
     let started = Moment::now();
+    keep_one_heap();
     actions::prepare(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -44,6 +45,16 @@ pub fn run(
         .build()
         .context("cannot start the asynchronous runtime")?;
     runtime.block_on(serve(config, flags, set_filter, started))
+}
+
+/// glibc gives every thread a heap of its own. What one thread reads another one keeps or drops here, so
+/// that free memory would be scattered over all of them.
+fn keep_one_heap() {
+    // SAFETY: the call takes no pointers, and no other thread runs yet.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }
 
 async fn serve(

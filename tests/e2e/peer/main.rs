@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Method. The cluster has N Services with ten endpoints each (one slice; the endpoints do not exist) and one
-//! more, `probe`, whose endpoint is a real pod. A client pod opens a new connection to `probe` several times a
+//! more, `probe`, whose endpoint is a real pod. They are written into etcd directly (see `workload`). A client pod opens a new connection to `probe` several times a
 //! millisecond and asks who answers.
 //! * load: from starting the program, on a node without rules, to the first connection answered; the median of
 //!   three starts
