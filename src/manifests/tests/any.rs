@@ -82,7 +82,7 @@ proptest! {
                 }
             }
         }
-        let mut store = Store::new("node-1", Options::default());
+        let mut store = new_store();
         store.put(&[("a.yaml".to_owned(), text.clone().into_bytes()), ("a.json".to_owned(), text.into_bytes())]);
         store.difference(|_| Ok(Vec::new()));
     }
@@ -114,7 +114,7 @@ proptest! {
         looks in proptest::collection::vec(proptest::collection::vec(
             (0..4usize, proptest::option::weighted(0.8, proptest::collection::vec((0..4u8, 1..4u8), 0..4)), any::<bool>()), 0..4), 1..12),
     ) {
-        let mut store = Store::new("node-1", Options::default());
+        let mut store = new_store();
         let mut disk: BTreeMap<String, String> = BTreeMap::new();
         let mut good: BTreeMap<String, Vec<(u8, u8)>> = BTreeMap::new();
         let mut state = BTreeMap::new();

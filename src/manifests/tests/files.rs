@@ -139,7 +139,7 @@ fn what_cannot_be_read_again_is_taken_later() {
 
 #[test]
 fn names_without_a_namespace_are_in_default() {
-    let mut store = Store::new("node-1", Options::default());
+    let mut store = new_store();
     let text = service("a", "10.96.0.1").replace("{name: a}", "{name: a, namespace: kube-system}");
     let text = format!("{text}---\n{}", service("a", "10.96.0.2"));
     store.put(&[("a.yaml".to_owned(), text.into_bytes())]);

@@ -13,6 +13,8 @@ use crate::model::{Change, ObjectName};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Once;
+use tracing::subscriber::set_global_default;
 
 fn service(name: &str, ip: &str) -> String {
     format!(
@@ -31,6 +33,16 @@ fn slice(name: &str, service: &str, addresses: &[&str]) -> String {
     )
 }
 
+/// A store without files.
+///
+/// Somebody must listen to the log from the beginning: `tracing` forgets for good a line that one thread comes
+/// to when nobody listens, and may do so just when a test on another thread begins to listen.
+fn new_store() -> Store {
+    static LISTEN: Once = Once::new();
+    LISTEN.call_once(|| drop(set_global_default(tracing_subscriber::registry())));
+    Store::new("node-1", Options::default())
+}
+
 /// Files without a directory.
 struct Files {
     store: Store,
@@ -41,8 +53,7 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
-        let store = Store::new("node-1", Options::default());
-        Files { store, content: RefCell::default(), again: RefCell::default() }
+        Files { store: new_store(), content: RefCell::default(), again: RefCell::default() }
     }
 
     /// Writes files (`None` deletes), looks, and tells the changes shortly.
