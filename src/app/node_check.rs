@@ -1,6 +1,6 @@
 //! Whether the configuration fits this node, once its Node object is known.
 
-use crate::config::{Config, Contradictions, NodeFamilies};
+use crate::config::{Config, Contradictions, DetectLocal, NodeFamilies};
 use crate::family::Family;
 use crate::kernel::addresses::available_families;
 use crate::model::{Change, Node};
@@ -8,7 +8,7 @@ use anyhow::bail;
 use std::path::Path;
 use std::sync::Once;
 
-/// Looks at the first Node object that a source delivers.
+/// Looks at the first Node object that a source delivers; where podCIDRs count, at the first that has some.
 pub struct NodeCheck {
     config: Config,
     once: Once,
@@ -28,8 +28,9 @@ impl NodeCheck {
             Change::Node(Some(node)) => Some(node),
             _ => None,
         });
+        let needs_pod_cidrs = self.config.detect_local == DetectLocal::NodeCidr;
         let mut found = Contradictions::default();
-        if let Some(node) = node {
+        if let Some(node) = node.filter(|node| !needs_pod_cidrs || !node.pod_cidrs.is_empty()) {
             self.once.call_once(|| found = self.contradictions(node));
         }
         found.advice.iter().for_each(|advice| tracing::warn!("{advice}"));
@@ -54,26 +55,27 @@ mod tests {
     use super::*;
     use crate::config::Flags;
 
-    fn changes(pod_cidr: &str) -> [Change; 1] {
+    fn changes(pod_cidrs: &[&str]) -> [Change; 1] {
         [Change::Node(Some(Box::new(Node {
             name: "n".into(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             zone: None,
-            pod_cidrs: vec![pod_cidr.parse().unwrap()],
+            pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
             taints: Vec::new(),
             deleting: false,
         })))]
     }
 
     #[test]
-    fn only_the_first_node_object_is_compared() {
+    fn only_the_first_node_object_with_pod_cidrs_is_compared() {
         let flags = Flags::read(["kube-proxy", "--detect-local-mode", "NodeCIDR"]).unwrap();
         let config = Config::resolve(&flags, None, || Ok("n".to_owned())).unwrap();
         let check = NodeCheck::new(&config);
         check.look(&[]).unwrap();
-        let error = check.look(&changes("fd00:10:244::/64")).unwrap_err().to_string();
+        check.look(&changes(&[])).unwrap();
+        let error = check.look(&changes(&["fd00:10:244::/64"])).unwrap_err().to_string();
         assert!(error.contains("podCIDRs are only IPv6"), "{error}");
-        check.look(&changes("fd00:10:244::/64")).unwrap();
-        NodeCheck::new(&config).look(&changes("10.244.0.0/24")).unwrap();
+        check.look(&changes(&["fd00:10:244::/64"])).unwrap();
+        NodeCheck::new(&config).look(&changes(&["10.244.0.0/24"])).unwrap();
     }
 }
