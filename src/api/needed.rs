@@ -35,7 +35,10 @@ impl<T: Metadata> Metadata for Needed<T> {
     }
 }
 
-#[derive(Deserialize)]
+// Fields may be absent or null, required ones too: intake says what is wrong with an object, and one that
+// cannot be decoded would end the watch.
+
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct MetadataFields {
     name: Option<String>,
@@ -66,6 +69,7 @@ impl<'de> Deserialize<'de> for Needed<Service> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Fields {
+            #[serde(default)]
             metadata: MetadataFields,
             spec: Option<ServiceSpec>,
             status: Option<ServiceStatus>,
@@ -78,7 +82,7 @@ impl<'de> Deserialize<'de> for Needed<Service> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct EndpointFields {
-    addresses: Vec<String>,
+    addresses: Option<Vec<String>>,
     conditions: Option<EndpointConditions>,
     hints: Option<EndpointHints>,
     node_name: Option<String>,
@@ -87,7 +91,7 @@ struct EndpointFields {
 impl From<EndpointFields> for Endpoint {
     fn from(fields: EndpointFields) -> Endpoint {
         Endpoint {
-            addresses: fields.addresses,
+            addresses: fields.addresses.unwrap_or_default(),
             conditions: fields.conditions,
             hints: fields.hints,
             node_name: fields.node_name,
@@ -101,13 +105,15 @@ impl<'de> Deserialize<'de> for Needed<EndpointSlice> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Fields {
+            #[serde(default)]
             metadata: MetadataFields,
-            address_type: String,
+            address_type: Option<String>,
             endpoints: Option<Vec<EndpointFields>>,
             ports: Option<Vec<EndpointPort>>,
         }
         let Fields { metadata, address_type, endpoints, ports } =
             Fields::deserialize(deserializer)?;
+        let address_type = address_type.unwrap_or_default();
         let endpoints = endpoints.map(|list| list.into_iter().map(Endpoint::from).collect());
         Ok(Needed(EndpointSlice { metadata: metadata.into(), address_type, endpoints, ports }))
     }
@@ -168,11 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_may_have_no_endpoints() {
-        let slice =
-            json!({"metadata": {}, "addressType": "IPv4", "endpoints": null, "ports": null});
-        let Needed(slice) = serde_json::from_value::<Needed<EndpointSlice>>(slice).unwrap();
-        assert_eq!(slice.endpoints, None);
+    fn what_is_absent_or_null_is_left_to_the_intake() {
+        for slice in [
+            json!({}),
+            json!({"metadata": {}, "addressType": null, "endpoints": null, "ports": null}),
+            json!({"addressType": "IPv4", "endpoints": [{}, {"addresses": null}]}),
+        ] {
+            both_ways(&slice, |slice: &EndpointSlice| format!("{slice:?}"));
+        }
+        both_ways(&json!({"spec": null}), |service: &Service| format!("{service:?}"));
     }
 
     #[test]
