@@ -14,6 +14,7 @@ pub mod intake;
 pub mod kernel;
 pub mod localhost;
 pub mod manifests;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod plan;

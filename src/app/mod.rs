@@ -21,6 +21,7 @@ use crate::config::{Config, ConfigWatch};
 use crate::health::Moment;
 use crate::kernel::addresses::AddressWatch;
 use crate::kernel::nft::Nft;
+use crate::memory;
 use crate::sync::{self, Input};
 use anyhow::{Context, bail};
 use logging::SetFilter;
@@ -37,7 +38,7 @@ pub fn run(
     set_filter: SetFilter,
 ) -> anyhow::Result<()> {
     let started = Moment::now();
-    keep_one_heap();
+    memory::keep_one_heap();
     actions::prepare(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -45,16 +46,6 @@ pub fn run(
         .build()
         .context("cannot start the asynchronous runtime")?;
     runtime.block_on(serve(config, flags, set_filter, started))
-}
-
-/// glibc gives every thread a heap of its own. What one thread reads another one keeps or drops here, so
-/// that free memory would be scattered over all of them.
-fn keep_one_heap() {
-    // SAFETY: the call takes no pointers, and no other thread runs yet.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
 }
 
 async fn serve(

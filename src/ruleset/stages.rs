@@ -2,8 +2,8 @@
 //!
 //! The kernel keeps a hash set in a table that a worker replaces by a larger one as elements come
 //! (`lib/rhashtable.c`). One long transaction leaves that worker no time: the tables queue up, and every
-//! insertion looks through all of them, which takes more than half of a load of 500,000 elements. So
-//! the data of a new table come in several transactions, each about as large as all before it.
+//! insertion looks through all of them, which takes most of the kernel's time at 500,000 elements. So the
+//! data of a new table come in several transactions, each about as large as all before it.
 //!
 //! Until the last stage the table leads nowhere: data maps are asked only by way of verdicts, and those
 //! come last, with all members of sets, in one transaction.

@@ -13,6 +13,7 @@ use super::quarantine::Quarantine;
 use crate::family::Family;
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection, nodeport_networks};
 use crate::kernel::nft::{Error, Kernel};
+use crate::memory;
 use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::base::TABLE;
@@ -49,15 +50,6 @@ pub struct Failure {
     pub message: String,
     /// Name of the errno, for the metric.
     pub errno: &'static str,
-}
-
-/// A full load needs much more memory for a moment than afterwards; glibc would keep it.
-fn give_back_memory() {
-    // SAFETY: the call takes no pointers and is thread-safe.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 fn errno_name(errno: i32) -> &'static str {
@@ -193,7 +185,7 @@ impl<K: Kernel> Engine<K> {
         };
         committed.writing = start.elapsed();
         if committed.full {
-            give_back_memory();
+            memory::give_back();
         }
         self.quarantine.acquit();
         self.running = true;
