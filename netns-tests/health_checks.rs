@@ -24,14 +24,20 @@ fn ask_from_outside(lab: &Lab, node: &str) -> String {
     })
 }
 
+/// The program with pods on the node and elsewhere, when it answers.
+fn answering(lab: &Lab) -> (Manifests, Program<'_>) {
+    let manifests = Manifests::new();
+    manifests.apply(web(lab, &["a", "b", "c"]));
+    let config = json!({ "nodePortAddresses": ["0.0.0.0/0", "::/0"] });
+    let mut program = Program::start(lab, &manifests, Some(config));
+    program.wait_until(|program| program.get(32000, "/").starts_with("HTTP/1.1 200"));
+    (manifests, program)
+}
+
 #[test]
 fn the_node_answers_as_it_has_local_endpoints() {
     let Some(lab) = lab() else { return };
-    let manifests = Manifests::new();
-    manifests.apply(web(&lab, &["a", "b", "c"]));
-    let config = json!({ "nodePortAddresses": ["0.0.0.0/0", "::/0"] });
-    let mut program = Program::start(&lab, &manifests, Some(config));
-    program.wait_until(|program| program.get(32000, "/").starts_with("HTTP/1.1 200"));
+    let (manifests, mut program) = answering(&lab);
     manifests.apply(web(&lab, &["c"]));
     program.wait_until(|program| program.get(32000, "/").starts_with("HTTP/1.1 503"));
     manifests.apply(web(&lab, &["b"]));
@@ -46,11 +52,7 @@ fn the_node_answers_as_it_has_local_endpoints() {
 #[test]
 fn each_family_counts_its_own_endpoints() {
     let Some(lab) = lab() else { return };
-    let manifests = Manifests::new();
-    manifests.apply(web(&lab, &["a", "b", "c"]));
-    let config = json!({ "nodePortAddresses": ["0.0.0.0/0", "::/0"] });
-    let mut program = Program::start(&lab, &manifests, Some(config));
-    program.wait_until(|program| program.get(32000, "/").starts_with("HTTP/1.1 200"));
+    let (_manifests, _program) = answering(&lab);
     for node in ["192.0.2.1", "2001:db8::1"] {
         let answer = ask_from_outside(&lab, node);
         assert!(answer.contains("\"localEndpoints\": 2"), "{answer}");

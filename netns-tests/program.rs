@@ -4,16 +4,18 @@ use crate::lab::{Lab, Outcome, cluster_ip};
 use crate::proxy::{Manifests, Program, endpoints, objects, service};
 use crate::scenario::{at, lab};
 use kube_proxy::family::Family;
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// A Service with one pod.
+fn web(lab: &Lab) -> Vec<Value> {
+    objects![service("web").cluster_ip(10).tcp(80), endpoints("web").tcp().on(lab, &["b"])]
+}
 
 #[test]
 fn it_serves_what_is_there_at_start_and_what_comes_and_goes() {
     let Some(lab) = lab() else { return };
     let manifests = Manifests::new();
-    manifests.apply(objects![
-        service("web").cluster_ip(10).tcp(80),
-        endpoints("web").tcp().on(&lab, &["b"]),
-    ]);
+    manifests.apply(web(&lab));
     let mut program = Program::start(&lab, &manifests, None);
     for family in Family::BOTH {
         // Healthy means that the first state is in the kernel.
@@ -37,10 +39,7 @@ fn it_serves_what_is_there_at_start_and_what_comes_and_goes() {
 fn a_flushed_ruleset_comes_back_by_itself() {
     let Some(lab) = lab() else { return };
     let manifests = Manifests::new();
-    manifests.apply(objects![
-        service("web").cluster_ip(10).tcp(80),
-        endpoints("web").tcp().on(&lab, &["b"]),
-    ]);
+    manifests.apply(web(&lab));
     let mut program = Program::start(&lab, &manifests, None);
     lab.nft(&["flush", "ruleset"]);
     let vip = at(cluster_ip(10, Family::V4), 80);
@@ -55,13 +54,21 @@ fn a_flushed_ruleset_comes_back_by_itself() {
 }
 
 #[test]
+fn invalid_objects_are_counted() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    manifests.apply(web(&lab));
+    manifests.apply(service("bad").cluster_ip(11).tcp(0));
+    let program = Program::start(&lab, &manifests, None);
+    let metrics = program.get(10249, "/metrics");
+    assert!(metrics.contains("kubeproxy_object_problems_total{kind=\"Service\"} 1"), "{metrics}");
+}
+
+#[test]
 fn a_configuration_file_decides_who_is_masqueraded() {
     let Some(lab) = lab() else { return };
     let manifests = Manifests::new();
-    manifests.apply(objects![
-        service("web").cluster_ip(10).tcp(80),
-        endpoints("web").tcp().on(&lab, &["b"]),
-    ]);
+    manifests.apply(web(&lab));
     let vip = at(cluster_ip(10, Family::V4), 80);
     for (config, pod_keeps, client_keeps) in [
         (json!({}), true, true),

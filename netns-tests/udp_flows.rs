@@ -47,6 +47,12 @@ fn flows(lab: &Lab) -> Vec<Flow<'_>> {
     Family::BOTH.into_iter().flat_map(of).collect()
 }
 
+/// Waits until all flows reach pod c.
+fn wait_for_c(program: &mut Program<'_>, flows: &[Flow<'_>]) {
+    let is_at_c = |flow: &Flow<'_>| matches!(flow.ask(), Outcome::Reached { endpoint, .. } if endpoint == "c");
+    flows.iter().for_each(|flow| program.wait_until(|_| is_at_c(flow)));
+}
+
 #[test]
 fn flows_move_when_their_endpoint_goes_and_not_before() {
     let Some(lab) = lab() else { return };
@@ -67,11 +73,7 @@ fn flows_move_when_their_endpoint_goes_and_not_before() {
         assert_eq!(flow.ask().endpoint(), "b");
     }
     manifests.apply(dns(&lab, &["c"]));
-    for flow in &flows {
-        program.wait_until(
-            |_| matches!(flow.ask(), Outcome::Reached { endpoint, .. } if endpoint == "c"),
-        );
-    }
+    wait_for_c(&mut program, &flows);
     assert_eq!(connection.ask(), answer, "TCP is left alone");
 }
 
@@ -90,11 +92,7 @@ fn flows_end_with_the_last_endpoint_and_with_the_service() {
         program.wait_until(|_| flow.ask() == Outcome::Refused);
     }
     manifests.apply(dns(&lab, &["c"]));
-    for flow in &flows {
-        program.wait_until(
-            |_| matches!(flow.ask(), Outcome::Reached { endpoint, .. } if endpoint == "c"),
-        );
-    }
+    wait_for_c(&mut program, &flows);
     manifests.delete(dns(&lab, &["c"]));
     for flow in &flows {
         program.wait_until(|_| !matches!(flow.ask(), Outcome::Reached { .. }));

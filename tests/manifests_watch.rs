@@ -243,13 +243,19 @@ fn the_directory_itself_is_a_link() {
     assert_eq!(running.next(), ["a=3"]);
 }
 
-#[test]
-fn a_directory_that_vanishes_keeps_its_state_until_it_is_back() {
-    let base = Dir::new();
+/// A directory with two files in another one.
+fn two_files(base: &Dir) -> PathBuf {
     let path = base.path("manifests");
     fs::create_dir(&path).unwrap();
     fs::write(path.join("a.yaml"), service("a", 1)).unwrap();
     fs::write(path.join("b.yaml"), service("b", 1)).unwrap();
+    path
+}
+
+#[test]
+fn a_directory_that_vanishes_keeps_its_state_until_it_is_back() {
+    let base = Dir::new();
+    let path = two_files(&base);
     let running = Running::on(&path);
     fs::rename(&path, base.path("aside")).unwrap();
     fs::write(base.path("aside/a.yaml"), service("a", 7)).unwrap();
@@ -269,10 +275,7 @@ fn a_directory_that_vanishes_keeps_its_state_until_it_is_back() {
 #[test]
 fn a_directory_that_is_deleted_keeps_its_state_until_it_is_back() {
     let base = Dir::new();
-    let path = base.path("manifests");
-    fs::create_dir(&path).unwrap();
-    fs::write(path.join("a.yaml"), service("a", 1)).unwrap();
-    fs::write(path.join("b.yaml"), service("b", 1)).unwrap();
+    let path = two_files(&base);
     let running = Running::on(&path);
     fs::remove_dir_all(&path).unwrap();
     fs::create_dir(base.path("new")).unwrap();

@@ -26,6 +26,7 @@ pub const ALL: &[Scenario] = &[
     ("events_tell_of_a_taken_port", telling::events_tell_of_a_taken_port),
     ("node_changes_take_effect", nodes::changes_take_effect),
     ("a_new_service_cidr_is_guarded", nodes::a_new_service_cidr_is_guarded),
+    ("an_unfit_node_ends_the_program", nodes::an_unfit_node_ends_the_program),
     ("two_nodes", nodes::two_nodes),
     ("to_upstream_and_back_loses_nothing", migration::to_and_fro_loses_nothing),
     ("the_api_server_may_go_away", api_server::may_go_away),

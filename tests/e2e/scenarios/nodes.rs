@@ -6,6 +6,7 @@ use crate::lab::Outcome;
 use crate::objects::{cluster_ips, node, service, slice};
 use crate::proxy::{Proxy, status};
 use serde_json::json;
+use std::process::Command;
 
 /// Zone label, addresses and taints of this Node count at once.
 pub fn changes_take_effect(world: &mut World) {
@@ -96,4 +97,25 @@ pub fn two_nodes(world: &mut World) {
     assert_eq!(outside("remote"), Outcome::reached("c", lab.v4("client")), "the rules stay");
     cluster.delete(&made);
     cluster.delete(&slice::<&str>("pair", "pair", &[]));
+}
+
+/// A Node whose podCIDRs contradict the configuration: the program says so and ends.
+pub fn an_unfit_node_ends_the_program(world: &mut World) {
+    world.need_manifests();
+    let World { lab, cluster, .. } = world;
+    let unfit = node("unfit", &[lab.v4("remote")], &["fd00:10:244:7::/64"]);
+    cluster.apply(&unfit);
+    let output = lab.machine("remote").namespace.run(|| {
+        Command::new("timeout")
+            .args(["30", env!("CARGO_BIN_EXE_kube-proxy"), "--hostname-override=unfit"])
+            .args(["--detect-local-mode=NodeCIDR", "--conntrack-max-per-core=0"])
+            .arg("--kubeconfig")
+            .arg(cluster.directory().join("admin.kubeconfig"))
+            .output()
+            .expect("timeout of coreutils")
+    });
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("but its podCIDRs are only IPv6"), "{log}");
+    cluster.delete(&unfit);
 }
