@@ -1,7 +1,7 @@
 //! From the operator's configuration to what each room wants to know.
 
 use super::logging::SetFilter;
-use crate::config::{Config, DetectLocal, Logging, NodePortMatch};
+use crate::config::{Config, DetectLocal, Logging, NodePortMatch, Stage};
 use crate::family::Family;
 use crate::kernel::addresses::{FamilySelection, NodePortSelection};
 use crate::metrics::{BuildInfo, FeatureStage, Metrics};
@@ -77,8 +77,13 @@ pub fn describe(metrics: &Metrics, config: &Config) {
         platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
         ..BuildInfo::default()
     });
-    for (name, enabled) in config.feature_gates.all() {
-        metrics.set_feature(name, FeatureStage::Stable, enabled);
+    for (name, (stage, enabled)) in config.feature_gates.all() {
+        let stage = match stage {
+            Stage::Fixed => FeatureStage::Stable,
+            Stage::Alpha => FeatureStage::Alpha,
+            Stage::Beta => FeatureStage::Beta,
+        };
+        metrics.set_feature(name, stage, enabled);
     }
 }
 

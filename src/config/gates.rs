@@ -16,8 +16,8 @@ pub const COMPONENT_FLAGZ: &str = "ComponentFlagz";
 pub const COMPONENT_STATUSZ: &str = "ComponentStatusz";
 
 /// When a gate without a setting of its own follows `AllAlpha` or `AllBeta`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
     /// Only its own setting counts.
     Fixed,
     Alpha,
@@ -26,8 +26,8 @@ enum Stage {
 
 /// Known gates: name, stage, default. Those not named by a constant above are without effect.
 const KNOWN: [(&str, Stage, bool); 19] = [
-    ("AllAlpha", Stage::Fixed, false),
-    ("AllBeta", Stage::Fixed, false),
+    ("AllAlpha", Stage::Alpha, false),
+    ("AllBeta", Stage::Beta, false),
     (ALLOW_SERVICE_EXTERNAL_IPS, Stage::Fixed, true),
     (COMPONENT_FLAGZ, Stage::Beta, true),
     (COMPONENT_STATUSZ, Stage::Beta, true),
@@ -75,11 +75,11 @@ impl FeatureGates {
         all.copied().unwrap_or(*default)
     }
 
-    /// Every gate that is known or set, with what it comes to, by name.
-    pub fn all(&self) -> BTreeMap<&str, bool> {
-        let known = KNOWN.iter().map(|(name, ..)| *name);
-        let names = known.chain(self.settings.keys().map(String::as_str));
-        names.map(|name| (name, self.enabled(name))).collect()
+    /// Every gate that is known or set, with its stage and what it comes to, by name.
+    pub fn all(&self) -> BTreeMap<&str, (Stage, bool)> {
+        let set = self.settings.keys().map(|name| (name.as_str(), Stage::Fixed));
+        let known = KNOWN.iter().map(|(name, stage, _)| (*name, *stage));
+        set.chain(known).map(|(name, stage)| (name, (stage, self.enabled(name)))).collect()
     }
 
     /// One warning about all gates that are not known, if any are set.
@@ -120,6 +120,15 @@ mod tests {
         let all = gates(&[("AllAlpha", true), ("AllBeta", true)]);
         assert!(!all.enabled(LOCALHOST_NODE_PORTS));
         assert!(gates(&[(LOCALHOST_NODE_PORTS, true)]).enabled(LOCALHOST_NODE_PORTS));
+    }
+
+    #[test]
+    fn all_gates_have_their_stages() {
+        let gates = gates(&[("NFTablesNetlink", false), ("Zeta", true)]);
+        let all = gates.all();
+        assert_eq!(all["AllAlpha"], (Stage::Alpha, false));
+        assert_eq!(all["NFTablesNetlink"], (Stage::Beta, false));
+        assert_eq!(all["Zeta"], (Stage::Fixed, true));
     }
 
     #[test]

@@ -28,7 +28,9 @@ mod write;
 pub use decode::DecodeError;
 pub use duration::{DurationError, GoDuration};
 pub use flags::Flags;
-pub use gates::{ALLOW_SERVICE_EXTERNAL_IPS, COMPONENT_FLAGZ, COMPONENT_STATUSZ, FeatureGates};
+pub use gates::{
+    ALLOW_SERVICE_EXTERNAL_IPS, COMPONENT_FLAGZ, COMPONENT_STATUSZ, FeatureGates, Stage,
+};
 pub use logging::{LogFormat, Logging};
 pub use node_addresses::NodeAddresses;
 pub use node_ports::{NodePortAddress, NodePortAddresses, NodePortMatch};
