@@ -17,9 +17,9 @@ test: set-up ## Run every test that this machine can run
 	@hack/test
 
 lint: set-up ## Check format, lints, documentation
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
 e2e: set-up ## Test against a real etcd and kube-apiserver (needs Go, builds them once)
 	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo test --test e2e
@@ -31,5 +31,5 @@ bench-peer: set-up ## Measure beside upstream's kube-proxy (needs Go)
 	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo bench --bench peer
 
 rulesets: ## Write the listings in rulesets/ anew
-	UPDATE_RULESETS=1 cargo test --test rulesets documented
-	cargo test --test rulesets
+	UPDATE_RULESETS=1 cargo test --test listings documented
+	cargo test --test listings

@@ -6,13 +6,13 @@
 //! on an unchanged table. The commit includes the encoding. Each size runs in a process of its own, so that
 //! peaks of memory are its own. It prints figures and asserts nothing about them.
 
-use kube_proxy::family::Family;
 use kube_proxy::kernel::addresses::NodePortSelection;
 use kube_proxy::kernel::nft::Nft;
 use kube_proxy::model::*;
 use kube_proxy::plan::{DetectLocal, Planner, Settings};
-use kube_proxy::ruleset::netlink::Batch;
 use kube_proxy::sync::Engine;
+use nft_table::Family;
+use nft_table::netlink::Batch;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;

@@ -9,8 +9,8 @@
 use anyhow::Context;
 use kube_proxy::kernel::{Kernel, Nft};
 use kube_proxy::plan::base;
-use kube_proxy::ruleset::netlink::Batch;
-use kube_proxy::ruleset::{Chain, Data, Key, KeyBuilder, Table, Value, Verdict};
+use nft_table::netlink::Batch;
+use nft_table::{Chain, Data, Key, KeyBuilder, Table, Value, Verdict};
 use nix::sched::{CloneFlags, unshare};
 use std::net::Ipv4Addr;
 use std::time::Instant;

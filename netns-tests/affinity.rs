@@ -1,11 +1,11 @@
 //! Session affinity by client address.
 
-use crate::lab::{Client, Lab, Outcome, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, Service, endpoints, objects, service};
 use crate::scenario::{PROTOCOLS, at, everything, for_everything, two_clients};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::json;
 use std::net::SocketAddr;
+use test_support::lab::{Client, Lab, Outcome, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, Service, endpoints, objects, service};
 
 fn sticky(service: Service) -> Service {
     service.spec("sessionAffinity", json!("ClientIP"))
@@ -31,7 +31,7 @@ fn distinct(client: &Client, target: SocketAddr) -> usize {
     client.spread(target, 60).len()
 }
 
-fn on_all(lab: &Lab, name: &str) -> crate::proxy::Endpoints {
+fn on_all(lab: &Lab, name: &str) -> test_support::proxy::Endpoints {
     endpoints(name).tcp().on(lab, &["a", "b", "c"])
 }
 

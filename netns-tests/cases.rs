@@ -3,51 +3,32 @@
 //! A packet that may reach one of several endpoints is sent until it has reached each of them. TCP connections that
 //! a step opens stay open until the case ends, and have to answer after every change.
 
-// Some of what they have is for the evaluator.
-#[path = "../tests/cases/expected.rs"]
-#[allow(dead_code)]
-mod expected;
-#[path = "../tests/cases/file.rs"]
-#[allow(dead_code)]
-mod file;
-#[path = "../tests/cases/objects.rs"]
-mod objects;
-#[path = "../tests/cases/topology.rs"]
-#[allow(dead_code)]
-mod topology;
-
-use crate::lab::{Connection, Lab, Outcome, PORT, has_nft};
-use expected::{Expectation, Fate, Probe, Protocol, Served, Source};
-use file::{Case, Step};
-use kube_proxy::family::Family;
 use kube_proxy::kernel::addresses::AddressWatch;
 use kube_proxy::kernel::nft::Nft;
 use kube_proxy::sync::Engine;
-use objects::Manifests;
+use nft_table::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
-use topology::{OUTSIDE, PODS, REMOTE_PODS, SECOND_PORT, Topology};
+use test_support::cases::{
+    Case, Expectation, Fate, Manifests, OUTSIDE, PODS, Probe, Protocol, REMOTE_PODS, SECOND_PORT,
+    Served, Source, Step, Topology, read,
+};
+use test_support::lab::{Connection, Lab, Outcome, PORT, has_nft};
 
 /// So many packets miss one of four endpoints once in 10^18 runs.
 const PACKETS_MAX: usize = 150;
 /// So many packets are sent where only one endpoint is expected.
 const PACKETS_MIN: usize = 3;
 
-macro_rules! files {
-    ($($test:ident: $file:literal,)*) => {
-        $(#[test] fn $test() { run($file); })*
-    };
-}
-
-include!("../tests/cases/files.rs");
+test_support::case_files!(run);
 
 fn run(file: &str) {
     if !has_nft() {
         return;
     }
     let mut labs: Vec<(Topology, Lab)> = Vec::new();
-    for case in file::read(file) {
+    for case in read(file) {
         let fits = |topology: &Topology| {
             let wiring = (&topology.bridge, &topology.interface_prefix);
             wiring == (&case.topology.bridge, &case.topology.interface_prefix)
@@ -63,7 +44,7 @@ fn run(file: &str) {
 
 /// Builds the lab that a topology describes.
 fn build(topology: &Topology) -> Option<Lab> {
-    let mut builder = Lab::new().port(SECOND_PORT);
+    let mut builder = Lab::builder().port(SECOND_PORT);
     builder = PODS.into_iter().fold(builder, |builder, pod| builder.pod(pod));
     builder = REMOTE_PODS.into_iter().fold(builder, |builder, pod| builder.remote_pod(pod));
     builder = OUTSIDE

@@ -1,11 +1,11 @@
 //! ClusterIPs: every client reaches every endpoint, over every protocol and family; ports go where their names
 //! lead; what is not a Service is left alone.
 
-use crate::lab::{Outcome, assert_even, cluster_ip};
-use crate::proxy::{Config, Proxy, endpoints, objects, service, service_cidr};
 use crate::scenario::{PROTOCOLS, at, everything, for_everything, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::json;
+use test_support::lab::{Outcome, assert_even, cluster_ip};
+use test_support::proxy::{Config, Proxy, endpoints, objects, service, service_cidr};
 
 #[test]
 fn everybody_reaches_it_over_every_protocol_and_family() {
@@ -167,7 +167,7 @@ fn headless_external_and_foreign_services_are_skipped() {
         let untouched = Outcome::Untouched { source: lab.ip("a", family) };
         assert_eq!(lab.from("a").tcp(at(cluster_ip(12, family), 80)), untouched);
         for number in 1..=3 {
-            let vip = at(crate::lab::external_ip(number, family), 80);
+            let vip = at(test_support::lab::external_ip(number, family), 80);
             assert_eq!(lab.from("a").tcp(vip), untouched, "{vip}");
         }
     }

@@ -1,11 +1,11 @@
 //! Several Services that claim one frontend: the older one has it, and when it goes the other takes over.
 
-use crate::lab::{Lab, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, endpoints, objects, service};
 use crate::scenario::{at, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::Value;
 use std::net::SocketAddr;
+use test_support::lab::{Lab, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, endpoints, objects, service};
 
 fn old(lab: &Lab) -> Vec<Value> {
     let service = service("z/old").cluster_ip(10).external_ip(7).tcp(80).node_port(30080);

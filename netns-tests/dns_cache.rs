@@ -1,10 +1,10 @@
 //! NodeLocal DNSCache binds the DNS Service's ClusterIP on the node and takes its packets out of connection
 //! tracking; the proxy must let them pass.
 
-use crate::lab::{Lab, Outcome, cluster_ip};
-use crate::proxy::{Config, Proxy, endpoints, objects, service, service_cidr};
 use crate::scenario::at;
-use kube_proxy::family::Family;
+use nft_table::Family;
+use test_support::lab::{Lab, Outcome, cluster_ip};
+use test_support::proxy::{Config, Proxy, endpoints, objects, service, service_cidr};
 
 /// As the cache writes them, with a port that this lab's service is on.
 const RULES: &str = "
@@ -28,10 +28,10 @@ table inet dns-cache {
 
 #[test]
 fn a_cluster_ip_that_is_bound_on_the_node_and_not_tracked_is_reached() {
-    if !crate::lab::has_nft() {
+    if !test_support::lab::has_nft() {
         return;
     }
-    let Some(mut lab) = Lab::new().pod("a").pod("b").outside("client").build() else { return };
+    let Some(mut lab) = Lab::builder().pod("a").pod("b").outside("client").build() else { return };
     let mut proxy = Proxy::new(&lab, Config::default());
     let cluster = objects![
         service("kube-system/kube-dns")

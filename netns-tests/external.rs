@@ -1,9 +1,9 @@
 //! externalIPs and load balancer VIPs: served like NodePorts, by address; their other ports are left alone.
 
-use crate::lab::{Outcome, assert_even, external_ip};
-use crate::proxy::{Config, Proxy, endpoints, objects, service};
 use crate::scenario::{PROTOCOLS, at, everything, for_everything, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
+use test_support::lab::{Outcome, assert_even, external_ip};
+use test_support::proxy::{Config, Proxy, endpoints, objects, service};
 
 #[test]
 fn everybody_reaches_them_and_is_masqueraded() {

@@ -1,9 +1,9 @@
 //! The lab itself: who reaches whom without a proxy, and every kind of outcome and observation against a table
 //! written by hand (`reference.nft`), so that a failing packet test points at the proxy and not at the lab.
 
-use crate::lab::{Lab, Load, Outcome, assert_even, cluster_ip, external_ip};
 use crate::scenario::{self, SCTP, TCP, UDP, at};
-use kube_proxy::family::Family;
+use nft_table::Family;
+use test_support::lab::{Lab, Load, Outcome, assert_even, cluster_ip, external_ip};
 
 /// A full lab, the table loaded.
 fn lab() -> Option<Lab> {
@@ -14,7 +14,8 @@ fn lab() -> Option<Lab> {
 
 #[test]
 fn hosts_reach_each_other_directly() {
-    let Some(lab) = Lab::new().pod("a").pod("b").remote_pod("c").outside("client").build() else {
+    let Some(lab) = Lab::builder().pod("a").pod("b").remote_pod("c").outside("client").build()
+    else {
         return;
     };
     for (client, server) in [
@@ -46,7 +47,7 @@ fn hosts_reach_each_other_directly() {
 
 #[test]
 fn bridged_pods_reach_each_other_and_named_ports_show() {
-    let lab = Lab::new().bridge("cni0").pod("a").pod("b").outside("client").port(8443).build();
+    let lab = Lab::builder().bridge("cni0").pod("a").pod("b").outside("client").port(8443).build();
     let Some(lab) = lab else { return };
     for family in Family::BOTH {
         let reached = Outcome::reached("b:8443", lab.ip("a", family));

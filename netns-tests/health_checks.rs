@@ -1,11 +1,11 @@
 //! healthCheckNodePort: load balancers ask the node whether it has endpoints of a Service.
 
-use crate::lab::Lab;
-use crate::proxy::{Manifests, Program, endpoints, objects, service};
 use crate::scenario::lab;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use test_support::lab::Lab;
+use test_support::proxy::{Manifests, Program, endpoints, objects, service};
 
 fn web(lab: &Lab, pods: &[&str]) -> Vec<Value> {
     let web = service("web").cluster_ip(10).load_balancer(8, None).tcp(80).node_port(30080);

@@ -1,10 +1,10 @@
 //! What is wrong with one object harms that object alone, in the cheapest way.
 
-use crate::lab::{Outcome, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, endpoints, objects, service};
 use crate::scenario::{at, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::json;
+use test_support::lab::{Outcome, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, endpoints, objects, service};
 
 #[test]
 fn invalid_services_and_slices_leave_all_others_alone() {

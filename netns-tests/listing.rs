@@ -1,14 +1,14 @@
 //! What operators see: `nft list table` works, names every Service, and what it prints loads again, with the
 //! installed nft and with the one that NEWER_NFT names (a command, as `chroot DIR nft`).
 
-use crate::lab::{Lab, Namespace, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, endpoints, node, objects, service, service_cidr};
 use crate::scenario::{assert_same, at, everything, for_everything, lab};
-use kube_proxy::family::Family;
 use kube_proxy::plan::DetectLocal;
+use nft_table::Family;
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use test_support::lab::{Lab, Namespace, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, endpoints, node, objects, service, service_cidr};
 
 /// A bit of everything.
 fn cluster(lab: &Lab) -> Vec<Value> {

@@ -1,10 +1,10 @@
 //! NodePorts on the loopback addresses, for those who ask for them.
 
-use crate::lab::{Lab, Outcome};
-use crate::proxy::{Manifests, Program, endpoints, objects, service};
 use crate::scenario::{at, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::{Value, json};
+use test_support::lab::{Lab, Outcome};
+use test_support::proxy::{Manifests, Program, endpoints, objects, service};
 
 const LOOPBACK: [&str; 2] = ["127.0.0.1:30080", "[::1]:30080"];
 

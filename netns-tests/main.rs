@@ -1,11 +1,11 @@
 //! Packet tests: real connections through a real kernel, in network namespaces of their own.
 //!
 //! ```text
-//! let Some(lab) = Lab::new().pod("a").remote_pod("b").outside("client").build() else { return };
+//! let Some(lab) = Lab::builder().pod("a").remote_pod("b").outside("client").build() else { return };
 //! assert_eq!(lab.from("client").tcp("192.0.2.1:30080"), Outcome::reached("a", lab.v4("node")));
 //! ```
 //!
-//! [`lab`] builds a node with pods, a gateway with outside hosts and perhaps a second node, and sends the
+//! [`test_support::lab`] builds a node with pods, a gateway with outside hosts and perhaps a second node, and sends the
 //! packets; [`harness`] proves it against a table written by hand. Every other file is a feature.
 //!
 //! * They need root and, for some, `nft`. Where that is not there a test says `skipped: why` and passes; with
@@ -14,16 +14,11 @@
 //!   all is gone when the process ends, however it ends.
 //! * Every test has a lab of its own (some 20 ms), so they run in parallel. What must come is waited for, and
 //!   that nothing comes is proved by fences (see `lab/wait.rs`), so nothing depends on how fast a machine is.
-//! * [`proxy`] has two ways to run the proxy: in this process, where every change is committed before
+//! * [`test_support::proxy`] has two ways to run the proxy: in this process, where every change is committed before
 //!   the call returns, and as the real program.
 //! * `NEWER_NFT` may name a second nft to list and load with, as a command (`chroot DIR nft`); `NETNS_SEED` one
 //!   seed for the random test.
 
-// What scenarios can say is more than what they say today.
-#[allow(dead_code)]
-mod lab;
-#[allow(dead_code)]
-mod proxy;
 mod scenario;
 
 mod affinity;

@@ -1,10 +1,10 @@
 //! Whose address an endpoint sees: the matrix of clients, kinds of frontends and local-traffic detectors.
 
-use crate::lab::{Lab, Outcome, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, endpoints, node, objects, service};
 use crate::scenario::{at, lab};
-use kube_proxy::family::Family;
 use kube_proxy::plan::DetectLocal;
+use nft_table::Family;
+use test_support::lab::{Lab, Outcome, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, endpoints, node, objects, service};
 
 /// Who keeps the own source address on the way to a ClusterIP.
 struct Keeps {
@@ -73,7 +73,7 @@ fn by_node_cidr() {
 
 /// Pods on a bridge, whose packets see the inet hooks while they are bridged, or only when they are routed.
 fn bridged(call_ip_hooks: bool) {
-    let lab = Lab::new().bridge("cni0").pod("a").pod("b").outside("client").build();
+    let lab = Lab::builder().bridge("cni0").pod("a").pod("b").outside("client").build();
     let Some(lab) = lab else { return };
     for name in ["net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"] {
         lab.node().namespace.sysctl_if_there(name, if call_ip_hooks { "1" } else { "0" });
@@ -93,14 +93,14 @@ fn by_bridge_with_br_netfilter() {
 
 #[test]
 fn by_interface_name() {
-    let lab = Lab::new().pod_interfaces("cali").pod("a").pod("b").outside("client").build();
+    let lab = Lab::builder().pod_interfaces("cali").pod("a").pod("b").outside("client").build();
     let Some(lab) = lab else { return };
     prove(&lab, with(DetectLocal::InterfaceNamePrefix("cali".into())), PODS_ONLY);
 }
 
 #[test]
 fn an_interface_name_must_fit_whole_or_from_its_start() {
-    let lab = Lab::new().pod_interfaces("xcali").pod("a").pod("b").outside("client").build();
+    let lab = Lab::builder().pod_interfaces("xcali").pod("a").pod("b").outside("client").build();
     let Some(lab) = lab else { return };
     prove(&lab, with(DetectLocal::InterfaceNamePrefix("cali".into())), NOBODY);
 }

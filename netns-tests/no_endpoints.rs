@@ -1,15 +1,15 @@
 //! Services without endpoints reject, over every frontend and protocol, and serve as soon as they have one.
 
-use crate::lab::{Lab, Outcome, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, objects};
 use crate::scenario::{PROTOCOLS, at, for_everything, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use test_support::lab::{Lab, Outcome, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, objects};
 
 fn idle() -> Vec<Value> {
     let service =
-        crate::proxy::service("idle").cluster_ip(10).external_ip(7).load_balancer(8, None);
+        test_support::proxy::service("idle").cluster_ip(10).external_ip(7).load_balancer(8, None);
     let ports = [("TCP", "tcp"), ("UDP", "udp"), ("SCTP", "sctp")].map(|(protocol, name)| {
         json!({ "protocol": protocol, "name": name, "port": 80, "nodePort": 30080 })
     });

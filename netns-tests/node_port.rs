@@ -1,15 +1,15 @@
 //! NodePorts: on the node's addresses and nowhere else, from everywhere, always masqueraded.
 
-use crate::lab::{Outcome, assert_even, cluster_ip};
-use crate::proxy::{Config, Manifests, Program, Proxy, endpoints, objects, service};
 use crate::scenario::{PROTOCOLS, at, everything, for_everything, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::{Value, json};
+use test_support::lab::{Outcome, assert_even, cluster_ip};
+use test_support::proxy::{Config, Manifests, Program, Proxy, endpoints, objects, service};
 
 /// A second address of the node, which the gateway knows how to reach.
 const SECOND: [&str; 2] = ["192.0.2.77", "2001:db8::4d"];
 
-fn web(lab: &crate::lab::Lab, pods: &[&str]) -> Vec<Value> {
+fn web(lab: &test_support::lab::Lab, pods: &[&str]) -> Vec<Value> {
     objects![
         service("web").cluster_ip(10).tcp(80).node_port(30080),
         endpoints("web").tcp().on(lab, pods),

@@ -1,13 +1,13 @@
 //! internalTrafficPolicy and externalTrafficPolicy Local: who gets which endpoints, whose address is kept, and
 //! what happens where there is no endpoint on this node.
 
-use crate::lab::{Lab, Outcome, assert_even, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, Service, endpoints, objects, service};
 use crate::scenario::{PROTOCOLS, at, everything, for_everything, lab};
-use kube_proxy::family::Family;
 use kube_proxy::plan::DetectLocal;
+use nft_table::Family;
 use serde_json::json;
 use std::net::SocketAddr;
+use test_support::lab::{Lab, Outcome, assert_even, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, Service, endpoints, objects, service};
 
 fn internal_local(name: &str) -> Service {
     service(name).spec("internalTrafficPolicy", json!("Local"))

@@ -1,10 +1,10 @@
 //! The program itself: its start, its health, and changes of files that it sees on its own.
 
-use crate::lab::{Lab, Outcome, cluster_ip};
-use crate::proxy::{Manifests, Program, endpoints, objects, service};
 use crate::scenario::{at, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::{Value, json};
+use test_support::lab::{Lab, Outcome, cluster_ip};
+use test_support::proxy::{Manifests, Program, endpoints, objects, service};
 
 /// A Service with one pod.
 fn web(lab: &Lab) -> Vec<Value> {

@@ -3,16 +3,18 @@
 //!
 //! A failure names its seed: `NETNS_SEED=7 cargo test --test netns random` runs that one alone.
 
-use crate::lab::{Lab, Outcome, PORT, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, Service, endpoints, node, objects, service, service_cidr};
 use crate::scenario::{PROTOCOLS, at, two_clients};
 use hashbrown::HashMap;
-use kube_proxy::family::Family;
-use kube_proxy::ruleset::Table;
-use kube_proxy::ruleset::evaluate::{self, Machine, Packet, evaluate};
+use nft_table::Family;
+use nft_table::Table;
+use nft_table::evaluate::{self, Machine, Packet, evaluate};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use test_support::lab::{Lab, Outcome, PORT, cluster_ip, external_ip};
+use test_support::proxy::{
+    Config, Proxy, Service, endpoints, node, objects, service, service_cidr,
+};
 
 /// Changes per seed, and packets after each.
 const CHANGES: usize = 60;

@@ -1,12 +1,14 @@
 //! Restarts: an unchanged state is adopted without a write, a changed one by its difference, and a table of
 //! another layout is replaced, all without a lost packet.
 
-use crate::lab::{Lab, Load, Outcome, cluster_ip};
-use crate::proxy::{Config, Manifests, Program, Proxy, endpoints, objects, service, service_cidr};
 use crate::scenario::{assert_same, at, lab};
-use kube_proxy::family::Family;
 use kube_proxy::kernel::nft::{Kernel, Nft};
+use nft_table::Family;
 use serde_json::Value;
+use test_support::lab::{Lab, Load, Outcome, cluster_ip};
+use test_support::proxy::{
+    Config, Manifests, Program, Proxy, endpoints, objects, service, service_cidr,
+};
 
 fn cluster(lab: &Lab, pods: &[&str]) -> Vec<Value> {
     objects![
@@ -50,7 +52,7 @@ fn a_changed_state_is_adopted_by_its_difference() {
     assert!((1..100).contains(&committed.operations), "{committed:?}");
     for family in Family::BOTH {
         let counts = lab.from("client").spread(at(cluster_ip(10, family), 80), 80);
-        crate::lab::assert_even(&counts, &["b", "c"]);
+        test_support::lab::assert_even(&counts, &["b", "c"]);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What most tests of a feature start from.
 
-use crate::lab::{Client, Lab, Outcome, PORT, has_nft};
-use crate::proxy::{Endpoints, Service, endpoints, service};
 use std::net::{IpAddr, SocketAddr};
+use test_support::lab::{Client, Lab, Outcome, PORT, has_nft};
+use test_support::proxy::{Endpoints, Service, endpoints, service};
 
 /// Pods a and b on the node, pod c on another one, a client outside and a load balancer, which owns
 /// 203.0.113.50 and 2001:db8:203::32. None where it cannot be.
@@ -10,7 +10,7 @@ pub fn lab() -> Option<Lab> {
     if !has_nft() {
         return None;
     }
-    Lab::new()
+    Lab::builder()
         .pod("a")
         .pod("b")
         .remote_pod("c")
@@ -25,7 +25,7 @@ pub fn two_clients() -> Option<Lab> {
     if !has_nft() {
         return None;
     }
-    Lab::new().pod("a").pod("b").remote_pod("c").outside("client").outside("stranger").build()
+    Lab::builder().pod("a").pod("b").remote_pod("c").outside("client").outside("stranger").build()
 }
 
 /// A probe over one protocol.

@@ -1,10 +1,10 @@
 //! Which endpoints count: readiness, termination, and topology hints.
 
-use crate::lab::{Lab, Outcome, assert_even, cluster_ip, external_ip};
-use crate::proxy::{Config, Endpoints, Proxy, endpoints, node, objects, service};
 use crate::scenario::{at, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::{Value, json};
+use test_support::lab::{Lab, Outcome, assert_even, cluster_ip, external_ip};
+use test_support::proxy::{Config, Endpoints, Proxy, endpoints, node, objects, service};
 
 /// Conditions of an endpoint in its last moments.
 fn terminating() -> Value {

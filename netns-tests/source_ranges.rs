@@ -1,10 +1,10 @@
 //! loadBalancerSourceRanges: who may connect to a load balancer's VIPs.
 
-use crate::lab::{Lab, Outcome, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, endpoints, node, objects, service};
 use crate::scenario::{PROTOCOLS, at, everything, for_everything, two_clients};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::{Value, json};
+use test_support::lab::{Lab, Outcome, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, endpoints, node, objects, service};
 
 /// A Service with a restricted VIP, 8, that endpoint b serves.
 fn restricted(lab: &Lab, ranges: &[&str]) -> Vec<Value> {

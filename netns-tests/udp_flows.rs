@@ -1,12 +1,12 @@
 //! UDP flows whose endpoint is gone are set free, so that the client's next packet is balanced anew; all other flows
 //! and all connections stay.
 
-use crate::lab::{Flow, Lab, Outcome, cluster_ip, external_ip};
-use crate::proxy::{Manifests, Program, endpoints, objects, service};
 use crate::scenario::{at, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use test_support::lab::{Flow, Lab, Outcome, cluster_ip, external_ip};
+use test_support::proxy::{Manifests, Program, endpoints, objects, service};
 
 fn dns(lab: &Lab, pods: &[&str]) -> Vec<Value> {
     objects![

@@ -1,9 +1,9 @@
 //! Change after change: each takes effect at once, open connections live on, and nobody loses a packet.
 
-use crate::lab::{Load, Outcome, assert_even, cluster_ip, external_ip};
-use crate::proxy::{Config, Proxy, endpoints, objects, service};
 use crate::scenario::{at, lab};
-use kube_proxy::family::Family;
+use nft_table::Family;
+use test_support::lab::{Load, Outcome, assert_even, cluster_ip, external_ip};
+use test_support::proxy::{Config, Proxy, endpoints, objects, service};
 
 #[test]
 fn scaling_moves_connections_to_whom_there_is() {

@@ -1,13 +1,12 @@
 //! A drop-in replacement for Kubernetes' kube-proxy that is native to nftables.
 //!
 //! Data flows one way: a source (`manifests` or `api`) reads API objects, [`intake`] turns them into
-//! [`model`] types, the plan turns those into elements of a fixed ruleset, the difference to what the
-//! kernel holds becomes one netlink transaction.
+//! [`model`] types, the [`plan`] turns those into elements of a fixed ruleset (a [`nft_table::Table`]), the
+//! difference to what the kernel holds becomes one netlink transaction.
 
 pub mod api;
 pub mod app;
 pub mod config;
-pub mod family;
 pub mod health;
 pub mod http;
 pub mod intake;
@@ -18,5 +17,4 @@ pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod plan;
-pub mod ruleset;
 pub mod sync;

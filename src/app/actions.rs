@@ -5,8 +5,8 @@ use crate::kernel::nft::{Kernel, Nft};
 use crate::kernel::sysctl::{ConntrackSettings, Sysctl, conntrack_max};
 use crate::kernel::{conntrack, leftovers};
 use crate::plan::base::TABLE;
-use crate::ruleset::{Operation, Transaction};
 use anyhow::{Context, bail};
+use nft_table::{Operation, Transaction};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// What needs more privileges than serving (`--init-only` stops after it): loads kernel modules and

@@ -1,10 +1,10 @@
 //! Whether the configuration fits this node, once its Node object is known.
 
 use crate::config::{Config, Contradictions, DetectLocal, NodeFamilies};
-use crate::family::Family;
 use crate::kernel::addresses::available_families;
 use crate::model::{Change, Node};
 use anyhow::bail;
+use nft_table::Family;
 use std::path::Path;
 use std::sync::Once;
 

@@ -2,7 +2,6 @@
 
 use super::{actions, rejected, settings};
 use crate::config::{Config, Source};
-use crate::family::Family;
 use crate::health::{Health, HealthPolicy, ServiceChecks};
 use crate::kernel::addresses::available_families;
 use crate::kernel::conntrack::ConntrackCleaner;
@@ -10,6 +9,7 @@ use crate::localhost;
 use crate::metrics::Metrics;
 use crate::sync::{FollowUp, Observers};
 use anyhow::Context;
+use nft_table::Family;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;

@@ -2,11 +2,11 @@
 
 use super::logging::SetFilter;
 use crate::config::{Config, DetectLocal, Logging, NodePortMatch, Stage};
-use crate::family::Family;
 use crate::kernel::addresses::{FamilySelection, NodePortSelection};
 use crate::metrics::{BuildInfo, FeatureStage, Metrics};
 use crate::model::Node;
 use crate::{plan, sync};
+use nft_table::Family;
 use std::net::IpAddr;
 
 /// The options of the sync thread.

@@ -1,7 +1,7 @@
 //! Which addresses are this node's own: those of its Node object, or bindAddress.
 
 use super::Config;
-use crate::family::Family;
+use nft_table::Family;
 use std::net::IpAddr;
 
 /// This node's address in each family, where it is known, and the family that comes first.

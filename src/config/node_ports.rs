@@ -5,9 +5,9 @@
 //! Node object (or bindAddress), which come and go, so it is kept as a keyword and expanded when
 //! the addresses are known, by [`NodePortAddresses::matching`].
 
-use crate::family::Family;
 use crate::intake::parse_cidr;
 use ipnet::IpNet;
+use nft_table::Family;
 use std::net::IpAddr;
 
 /// What one entry of the list says.

@@ -4,8 +4,8 @@
 //! fields. As in kube-proxy most of it is advice; two contradictions end the program.
 
 use super::{Config, DetectLocal, NodePortAddress};
-use crate::family::Family;
 use ipnet::IpNet;
+use nft_table::Family;
 use std::net::SocketAddr;
 
 /// What the node is like.

@@ -3,7 +3,7 @@
 mod printing;
 
 use super::*;
-use crate::family::Family;
+use nft_table::Family;
 use std::time::Duration;
 
 /// config.conf of kubeadm 1.36: every field is there, empty, zero or null where it is not set.

@@ -6,7 +6,6 @@
 //! Listeners follow [`ServiceChecks`] by difference: what stays wanted is not touched.
 
 use super::{accept, answer, bind};
-use crate::family::Family;
 use crate::health::{DesiredChecks, Health, Moment, ServiceChecks};
 use crate::metrics::Metrics;
 use crate::model::ObjectName;
@@ -14,6 +13,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use nft_table::Family;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

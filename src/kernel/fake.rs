@@ -5,8 +5,8 @@
 //! ranges; and what a test tells it to refuse. It evaluates no packets.
 
 use crate::kernel::nft::{Error, Kernel, Refusal, Refusals};
-use crate::ruleset::netlink::SnapshotChain;
-use crate::ruleset::{Chain, Key, Operation, Rule, Set, Snapshot, SnapshotSet, Transaction, Value};
+use nft_table::netlink::SnapshotChain;
+use nft_table::{Chain, Key, Operation, Rule, Set, Snapshot, SnapshotSet, Transaction, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
     use crate::kernel::nft::Cause;
     use crate::plan::base;
-    use crate::ruleset::{Table, Verdict};
+    use nft_table::{Table, Verdict};
 
     fn key(port: u16) -> Key {
         Key::builder().protocol(6).port(port).build()

@@ -2,7 +2,7 @@
 
 use super::service_port::ServicePort;
 use super::{LocalhostPort, Observer, connection};
-use crate::family::Family;
+use nft_table::Family;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

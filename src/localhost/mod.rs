@@ -16,7 +16,7 @@ mod service_port;
 
 pub use manager::run;
 
-use crate::family::Family;
+use nft_table::Family;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -88,7 +88,7 @@ impl ServicePort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::Family;
+    use nft_table::Family;
     use std::collections::BTreeMap;
 
     const TIMEOUT: Duration = Duration::from_secs(100);

@@ -8,8 +8,8 @@ mod endpoints;
 mod node;
 mod service;
 
-pub use crate::family::Family;
 pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
+pub use nft_table::Family;
 pub use node::{Node, Taint};
 pub use service::{Protocol, Service, ServicePort, ServiceType};
 

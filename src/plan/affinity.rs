@@ -26,9 +26,9 @@
 use super::balancing::{Balancing, Kind};
 use super::base::{address_type, external_rules};
 use super::{Backend, PortPlan, Route};
-use crate::family::Family;
 use crate::model::ObjectName;
-use crate::ruleset::{
+use nft_table::Family;
+use nft_table::{
     Chain, Constant, DataType, Expression, Key, Rule, Set, SetData, SetFlags, Statement, Verdict,
 };
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //! that number.
 
 use super::base::{external_rules, nodeport_key, set_name, vip_key};
-use crate::family::Family;
-use crate::ruleset::{Chain, Constant, Expression, Rule, Statement, Verdict};
+use nft_table::Family;
+use nft_table::{Chain, Constant, Expression, Rule, Statement, Verdict};
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! What follows from the plan outside the table, once it is committed.
 
 use super::{Backend, Frontend, PortPlan, Route};
-use crate::family::Family;
 use crate::model::{ObjectName, Protocol, Service};
+use nft_table::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use super::ports::Masquerade;
 use super::writer::ChainNames;
 use super::{Backend, Frontend, PlannedFrontend, PortPlan, Route};
 use crate::model::{ObjectName, Protocol};
-use crate::ruleset::{Key, KeyBuilder, SetId, Value, Verdict};
+use nft_table::{Key, KeyBuilder, SetId, Value, Verdict};
 use std::ops::Range;
 
 /// The most bytes that nft shows of a comment (`NFTNL_UDATA_COMMENT_MAXLEN` in libnftnl).

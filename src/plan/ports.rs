@@ -1,9 +1,9 @@
 //! What becomes of every frontend of a Service port.
 
 use super::select::{Backend, Selection, Wanted};
-use crate::family::Family;
 use crate::model::{Protocol, Service, ServicePort};
 use ipnet::IpNet;
+use nft_table::Family;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -3,9 +3,9 @@
 //! The rules are those of kube-proxy's `CategorizeEndpoints` (KEP-1669 for terminating endpoints,
 //! KEP-2433 and KEP-5495 for hints).
 
-use crate::family::Family;
 use crate::model::{Endpoint, EndpointSlice, ServicePort};
-use crate::ruleset::{Data, Value};
+use nft_table::Family;
+use nft_table::{Data, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! Local-traffic detectors (who is a pod of this node) and loopback addresses, as elements.
 
 use super::base::Sets;
-use crate::family::Family;
 use crate::model::Node;
-use crate::ruleset::{Key, SetId, Value};
 use ipnet::IpNet;
+use nft_table::Family;
+use nft_table::{Key, SetId, Value};
 use std::sync::Arc;
 
 /// How traffic of this node's pods is told from other traffic (`detectLocalMode`).

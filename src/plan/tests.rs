@@ -1,9 +1,9 @@
 //! Random changes: the plan after each equals a plan made from nothing.
 
 use super::*;
-use crate::family::Family;
 use crate::model::*;
-use crate::ruleset::{Key, Table, Value};
+use nft_table::Family;
+use nft_table::{Key, Table, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -173,7 +173,7 @@ fn normal(table: &Table) -> BTreeMap<String, Vec<String>> {
         let mut slots: BTreeMap<Key, Vec<u32>> = BTreeMap::new();
         for (key, value) in table.elements(id) {
             let Value::Data(_) = value else {
-                elements.push(crate::ruleset::text::element(set, key, value));
+                elements.push(nft_table::text::element(set, key, value));
                 continue;
             };
             assert!(has_slots);
@@ -212,7 +212,7 @@ fn assert_no_dangling_references(table: &Table) {
             if let Value::Verdict(element) = value
                 && let Some(chain) = element.verdict.chain()
             {
-                let text = crate::ruleset::text::element(set, key, value);
+                let text = nft_table::text::element(set, key, value);
                 assert!(table.chain(chain).is_some(), "{text}: no chain {chain}");
             }
         }

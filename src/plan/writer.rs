@@ -2,8 +2,8 @@
 //! element leads to them, and an element that several Services want stays until the last one goes.
 
 use super::balancing::Balancing;
-use crate::ruleset::{Chain, Key, Set, SetId, Table, Value};
 use hashbrown::HashMap;
+use nft_table::{Chain, Key, Set, SetId, Table, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -10,7 +10,6 @@
 
 use super::SelectNodePorts;
 use super::quarantine::Quarantine;
-use crate::family::Family;
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection, nodeport_networks};
 use crate::kernel::nft::{Error, Kernel};
 use crate::memory;
@@ -18,8 +17,9 @@ use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::base::TABLE;
 use crate::plan::{Backend, Effects, Notice, Planner, Settings};
-use crate::ruleset::{Key, Operation, SetId, Value, text};
 use hashbrown::HashSet;
+use nft_table::Family;
+use nft_table::{Key, Operation, SetId, Value, text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,6 @@
 //! What follows from a commit outside the table: flows of UDP that go to endpoints which are gone,
 //! health check node ports, and localhost NodePorts.
 
-use crate::family::Family;
 use crate::health::{BindAddresses, ServiceCheck, ServiceChecks};
 use crate::kernel::addresses::{
     FamilySelection, LocalAddresses, NodePortSelection, health_port_addresses,
@@ -9,6 +8,7 @@ use crate::kernel::addresses::{
 use crate::kernel::conntrack::{ConntrackCleaner, StaleCheck, UdpFrontend};
 use crate::localhost::LocalhostPort;
 use crate::plan::{Backend, Effects, Frontend};
+use nft_table::Family;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;

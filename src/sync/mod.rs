@@ -21,7 +21,6 @@ mod quarantine;
 pub use engine::{Committed, Engine, Failure};
 pub use follow_up::FollowUp;
 
-use crate::family::Family;
 use crate::health::{Health, Moment};
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection};
 use crate::kernel::nft::Kernel;
@@ -30,7 +29,8 @@ use crate::metrics::sync::{SyncKind, TrafficPolicy};
 use crate::model::{Change, Node};
 use crate::plan::Settings;
 use crate::plan::base::TABLE;
-use crate::ruleset::SetId;
+use nft_table::Family;
+use nft_table::SetId;
 use pace::Pace;
 use prometheus::{IntCounter, IntGauge};
 use std::sync::Arc;

@@ -3,19 +3,18 @@
 //! Every random choice is made in every way. What session affinity remembers then differs from choice to choice,
 //! so a case is followed in several *worlds*, one per memory.
 
-use super::expected::{Expectation, Fate, Probe, Served, Source};
-use super::file::{Case, read};
-use super::objects::Manifests;
-use super::topology::Topology;
 use hashbrown::HashMap;
-use kube_proxy::family::Family;
 use kube_proxy::kernel::addresses::nodeport_networks;
 use kube_proxy::plan::Planner;
-use kube_proxy::ruleset::Table;
-use kube_proxy::ruleset::evaluate::{Machine, Outcome, Packet, evaluate};
+use nft_table::Family;
+use nft_table::Table;
+use nft_table::evaluate::{Machine, Outcome, Packet, evaluate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use test_support::cases::{
+    Case, Expectation, Fate, Manifests, Probe, Served, Source, Topology, read,
+};
 
 /// More worlds than this mean that a case has too many clients of Services with affinity.
 const WORLDS_MAX: usize = 5000;
@@ -72,7 +71,7 @@ fn run_case(case: &Case, family: Family) {
 
 /// An endpoint as a dynamic map holds it.
 fn data(address: IpAddr, port: u16) -> Vec<u8> {
-    kube_proxy::ruleset::Data::address_port(address, port).bytes().to_vec()
+    nft_table::Data::address_port(address, port).bytes().to_vec()
 }
 
 /// Sends a packet into a world, checks what comes of it, and returns the worlds after it.

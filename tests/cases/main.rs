@@ -5,26 +5,8 @@
 //! table with every possible random choice. No privileges are needed. `netns-tests/cases.rs` runs the same files
 //! with real packets in a real kernel.
 //!
-//! [`evaluate`]: kube_proxy::ruleset::evaluate
+//! [`evaluate`]: nft_table::evaluate
 
 mod evaluator;
-mod expected;
-mod file;
-mod objects;
-// The packet tests need more of it.
-#[allow(dead_code)]
-mod topology;
 
-/// One test per file.
-macro_rules! files {
-    ($($test:ident: $file:literal,)*) => {
-        $(#[test] fn $test() { evaluator::run($file); })*
-
-        #[test]
-        fn every_file_is_run() {
-            assert_eq!(file::all(), [$($file),*]);
-        }
-    };
-}
-
-include!("files.rs");
+test_support::case_files!(evaluator::run);

@@ -5,21 +5,15 @@
 //! All scenarios share one cluster and run one after the other, each with Services of its own; arguments
 //! select those whose name contains one of them.
 
-mod cluster;
-#[path = "../../netns-tests/lab/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod lab;
-mod objects;
-mod process;
 mod proxy;
 mod scenarios;
 
-use cluster::Cluster;
-use lab::Lab;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
+use test_support::cluster::Cluster;
+use test_support::lab::Lab;
 
 /// A named scenario.
 type Scenario = (&'static str, fn(&mut World));
@@ -41,7 +35,8 @@ fn main() -> ExitCode {
         println!("skipped: run make e2e");
         return ExitCode::SUCCESS;
     };
-    let lab = Lab::new().pod("a").pod("b").remote_pod("c").outside("api").outside("client").build();
+    let lab =
+        Lab::builder().pod("a").pod("b").remote_pod("c").outside("api").outside("client").build();
     let Some(lab) = lab else { return ExitCode::SUCCESS };
     let start = Instant::now();
     let cluster = Cluster::start(&lab, tools);

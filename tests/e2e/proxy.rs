@@ -1,8 +1,5 @@
 //! The program under test, on a node of the lab, as the DaemonSet of `deploy/` would run it.
 
-use crate::cluster::{Cluster, PATIENCE, Token};
-use crate::lab::Machine;
-use crate::process::Process;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -10,6 +7,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use test_support::cluster::process::Process;
+use test_support::cluster::{Cluster, PATIENCE, Token};
+use test_support::lab::Machine;
 
 /// What the DaemonSet mounts where.
 const MOUNTS: [(&str, &str); 2] = [

@@ -1,6 +1,6 @@
 //! Which IP families this kernel offers.
 
-use crate::family::Family;
+use nft_table::Family;
 use std::fs;
 use std::path::Path;
 

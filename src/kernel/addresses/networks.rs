@@ -1,8 +1,8 @@
 //! Where NodePorts answer and health check servers listen: pure functions of a snapshot.
 
 use super::LocalAddresses;
-use crate::family::Family;
 use ipnet::IpNet;
+use nft_table::Family;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

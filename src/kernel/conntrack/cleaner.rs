@@ -4,7 +4,7 @@ use super::filter::DumpFilter;
 use super::rule::{Rule, StaleCheck};
 use super::socket::ConntrackSocket;
 use super::{CleanReport, ConntrackError};
-use crate::family::Family;
+use nft_table::Family;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};

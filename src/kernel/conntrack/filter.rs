@@ -7,7 +7,7 @@
 //! only makes it slower.
 
 use super::rule::UdpFrontend;
-use crate::family::Family;
+use nft_table::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 

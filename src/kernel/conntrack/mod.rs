@@ -22,7 +22,7 @@ mod socket;
 pub use cleaner::ConntrackCleaner;
 pub use rule::{StaleCheck, UdpFrontend};
 
-use crate::family::Family;
+use nft_table::Family;
 use std::io;
 use std::time::Duration;
 

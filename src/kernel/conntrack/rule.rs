@@ -1,8 +1,8 @@
 //! Which entries are stale. Pure.
 
 use super::entry::Flow;
-use crate::family::Family;
 use hashbrown::HashMap;
+use nft_table::Family;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;

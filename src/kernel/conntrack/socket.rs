@@ -3,7 +3,6 @@
 use super::ConntrackError;
 use super::entry::{CTA_TUPLE_ORIG, Entry, Flow};
 use super::filter::DumpFilter;
-use crate::family::Family;
 use crate::kernel::datagram::{error_code, messages};
 use netlink_packet_core::{
     DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
@@ -14,6 +13,7 @@ use netlink_packet_netfilter::conntrack::{
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nft_table::Family;
 use std::io;
 use tracing::debug;
 

@@ -6,11 +6,11 @@
 use super::inventory::ChainName;
 use super::names::NFTABLES_TABLE;
 use super::removal::Operation;
-use crate::family::Family;
 use crate::kernel::datagram::{error_code, messages};
-use crate::ruleset::netlink::numbers;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nft_table::Family;
+use nft_table::netlink::numbers;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustables::error::QueryError;
 use rustables::{Batch, Chain, MsgType, ProtocolFamily, Rule, Table};

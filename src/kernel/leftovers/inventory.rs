@@ -6,9 +6,9 @@
 use super::LeftoversError;
 use super::batch::Batches;
 use super::names::{IPTABLES_TABLES, NFTABLES_TABLE, is_kube_proxys};
-use crate::family::Family;
-use crate::ruleset::netlink::numbers::{self, LIST_ELEMENT, element, rule, verdict};
-use crate::ruleset::netlink::walk::{attributes, number, string};
+use nft_table::Family;
+use nft_table::netlink::numbers::{self, LIST_ELEMENT, element, rule, verdict};
+use nft_table::netlink::walk::{attributes, number, string};
 use rustables::query::get_list_of_objects;
 use rustables::{Chain, Rule, Table};
 use std::collections::BTreeSet;

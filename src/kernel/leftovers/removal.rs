@@ -3,7 +3,7 @@
 use super::Removed;
 use super::inventory::{ChainName, Inventory};
 use super::names::{NFTABLES_TABLE, is_kube_proxys};
-use crate::family::Family;
+use nft_table::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 

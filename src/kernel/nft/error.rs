@@ -1,8 +1,8 @@
 //! What can go wrong between a transaction and the kernel.
 
-use crate::ruleset::netlink::Batch;
-use crate::ruleset::{Key, Operation, Transaction, text};
 use netlink_packet_core::DecodeError;
+use nft_table::netlink::Batch;
+use nft_table::{Key, Operation, Transaction, text};
 use std::fmt;
 use std::io;
 use std::sync::Arc;

@@ -7,10 +7,10 @@ mod socket;
 
 pub use error::{Cause, Error, Refusal, Refusals};
 
-use crate::ruleset::netlink::numbers::{self, message};
-use crate::ruleset::netlink::{Batch, walk};
-use crate::ruleset::{Key, Set, Snapshot, Transaction, Value};
 use error::Answer;
+use nft_table::netlink::numbers::{self, message};
+use nft_table::netlink::{Batch, walk};
+use nft_table::{Key, Set, Snapshot, Transaction, Value};
 use socket::{Answers, NetfilterSocket};
 
 /// What the rest of the program needs of nftables: the seam between it and the kernel.

@@ -1,8 +1,8 @@
 //! What the kernel lacks, found by trying and not by its version.
 
 use super::{Cause, Error, Kernel, Nft};
-use crate::family::Family;
-use crate::ruleset::{
+use nft_table::Family;
+use nft_table::{
     BaseChain, Chain, ChainType, Constant, DataType, Expression, Hook, Operation, Reject, Rule,
     Set, SetData, SetFlags, Statement, Transaction, Verdict,
 };

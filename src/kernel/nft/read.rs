@@ -5,11 +5,11 @@
 //! thousand take a third of a second, five times as many take ten. It is done once, at the start.
 
 use super::{Error, Kernel, Nft};
-use crate::ruleset::netlink::dump::{self, DumpedSet, ElementReader};
-use crate::ruleset::netlink::numbers::{chain, element, message, rule, set, table};
-use crate::ruleset::netlink::{AnonymousSets, SnapshotChain, walk};
-use crate::ruleset::{Key, Set, Snapshot, SnapshotSet, Value};
 use hashbrown::HashSet;
+use nft_table::netlink::dump::{self, DumpedSet, ElementReader};
+use nft_table::netlink::numbers::{chain, element, message, rule, set, table};
+use nft_table::netlink::{AnonymousSets, SnapshotChain, walk};
+use nft_table::{Key, Set, Snapshot, SnapshotSet, Value};
 use std::io;
 use std::sync::Arc;
 use std::thread;

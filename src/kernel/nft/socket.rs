@@ -1,12 +1,12 @@
 //! The netlink socket: sending, and reading everything that was answered.
 
 use super::error::{Answer, Error};
-use crate::ruleset::netlink::numbers::INET;
-use crate::ruleset::netlink::{Writer, walk};
 use netlink_packet_core::{
     NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nft_table::netlink::numbers::INET;
+use nft_table::netlink::{Writer, walk};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io;
 

@@ -1,9 +1,9 @@
 //! The chains and their rules.
 
 use super::{EXTERNAL_NONE_CHAIN, LOCALHOST_CHAIN, REJECT_CHAIN, set_name};
-use crate::family::Family;
 use crate::model::Protocol;
-use crate::ruleset::{
+use nft_table::Family;
+use nft_table::{
     BaseChain, Chain, ChainType, Constant, Expression, Hook, Reject, Rule, Statement, Verdict,
 };
 

@@ -10,8 +10,8 @@ mod sets;
 pub use chains::{REJECTED_AT_LOCALHOST, external_rules, nodeport_key, vip_key};
 pub use sets::{FamilySets, Sets, address_type, set_name};
 
-use crate::family::Family;
-use crate::ruleset::{DataType, SetData, Table};
+use nft_table::Family;
+use nft_table::{DataType, SetData, Table};
 
 /// Name of the table, in family inet.
 pub const TABLE: &str = "kube-proxy";

@@ -1,8 +1,8 @@
 //! The sets and maps, one of each kind per family.
 
 use super::chains::{nodeport_key, vip_key};
-use crate::family::Family;
-use crate::ruleset::{DataType, Expression, Set, SetData, SetFlags, SetId, Table};
+use nft_table::Family;
+use nft_table::{DataType, Expression, Set, SetData, SetFlags, SetId, Table};
 use std::sync::Arc;
 
 /// The sets and maps of one family.

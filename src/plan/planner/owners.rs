@@ -2,10 +2,10 @@
 
 use super::Planner;
 use super::seeds::address;
-use crate::family::Family;
 use crate::model::ObjectName;
 use crate::plan::{Frontend, base};
-use crate::ruleset::{Key, SetId};
+use nft_table::Family;
+use nft_table::{Key, SetId};
 
 impl Planner {
     /// The Service that an element belongs to, as far as the element tells.

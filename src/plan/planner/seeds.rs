@@ -1,12 +1,12 @@
 //! What an earlier run left in the kernel: where its backends stand, so that a restart moves none.
 
 use super::Planner;
-use crate::family::Family;
 use crate::plan::balancing::Balancing;
 use crate::plan::base::Sets;
 use crate::plan::{Backend, PlannedFrontend, elements};
-use crate::ruleset::{Data, Key, SetId, Snapshot, Value};
 use hashbrown::HashMap;
+use nft_table::Family;
+use nft_table::{Data, Key, SetId, Snapshot, Value};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The backends of a frontend in the kernel, by slot.

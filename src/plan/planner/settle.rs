@@ -2,12 +2,12 @@
 
 use super::seeds::seeded;
 use super::{Notice, Planner};
-use crate::family::Family;
 use crate::model::{ObjectName, Protocol, Service};
 use crate::plan::claims::Rank;
 use crate::plan::effects::HealthCheck;
 use crate::plan::{Frontend, PlannedFrontend, PortPlan, ports, select, slots};
 use hashbrown::HashSet;
+use nft_table::Family;
 use std::net::IpAddr;
 
 impl Planner {

@@ -3,7 +3,7 @@
 use super::Planner;
 use crate::model::ObjectName;
 use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, affinity, elements, ports};
-use crate::ruleset::{Key, SetId, Value};
+use nft_table::{Key, SetId, Value};
 use std::net::IpAddr;
 
 impl Planner {

@@ -2,9 +2,9 @@
 
 use super::eventually;
 use crate::World;
-use crate::lab::{Load, Outcome};
-use crate::objects::{cluster_ips, service, slice};
 use std::net::IpAddr;
+use test_support::cluster::objects::{cluster_ips, service, slice};
+use test_support::lab::{Load, Outcome};
 
 /// Makes a Service with one endpoint and returns its address.
 fn serve(world: &World, name: &str, pod: &str) -> (IpAddr, u16) {

@@ -2,13 +2,13 @@
 
 use super::eventually;
 use crate::World;
-use crate::cluster::Cluster;
-use crate::lab::Outcome;
-use crate::objects::{apply, cluster_ips, delete, service, slice};
 use futures::StreamExt;
 use serde_json::Value;
 use std::net::IpAddr;
 use std::time::Instant;
+use test_support::cluster::Cluster;
+use test_support::cluster::objects::{apply, cluster_ips, delete, service, slice};
+use test_support::lab::Outcome;
 
 const MANY: usize = 1000;
 /// Requests in flight.

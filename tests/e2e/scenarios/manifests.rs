@@ -1,9 +1,9 @@
 //! The manifests of `deploy/` and the real server.
 
 use crate::World;
-use crate::cluster::Cluster;
 use std::fs;
 use std::path::Path;
+use test_support::cluster::Cluster;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 

@@ -2,9 +2,9 @@
 
 use super::eventually;
 use crate::World;
-use crate::lab::{Load, Outcome};
-use crate::objects::{cluster_ips, service, slice};
 use crate::proxy::Proxy;
+use test_support::cluster::objects::{cluster_ips, service, slice};
+use test_support::lab::{Load, Outcome};
 
 /// Each takes over from the other without a lost connection, and leaves nothing of the other behind.
 pub fn to_and_fro_loses_nothing(world: &mut World) {

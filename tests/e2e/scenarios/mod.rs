@@ -9,10 +9,10 @@ mod services;
 mod source;
 mod telling;
 
-use crate::cluster::PATIENCE;
 use crate::{Scenario, World};
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
+use test_support::cluster::PATIENCE;
 
 /// All of them. Every one but the first two works with the proxy on `node`.
 pub const ALL: &[Scenario] = &[
@@ -74,7 +74,7 @@ impl World {
             ("remote", ["10.244.1.0/24", "fd00:10:244:1::/64"]),
         ] {
             let addresses = [self.lab.v4(name), self.lab.v6(name)];
-            self.cluster.apply(&crate::objects::node(name, &addresses, &pod_cidrs));
+            self.cluster.apply(&test_support::cluster::objects::node(name, &addresses, &pod_cidrs));
         }
     }
 }

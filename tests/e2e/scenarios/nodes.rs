@@ -2,11 +2,11 @@
 
 use super::eventually;
 use crate::World;
-use crate::lab::Outcome;
-use crate::objects::{cluster_ips, node, service, slice};
 use crate::proxy::{Proxy, status};
 use serde_json::json;
 use std::process::Command;
+use test_support::cluster::objects::{cluster_ips, node, service, slice};
+use test_support::lab::Outcome;
 
 /// Zone label, addresses and taints of this Node count at once.
 pub fn changes_take_effect(world: &mut World) {

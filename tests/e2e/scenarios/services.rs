@@ -2,11 +2,11 @@
 
 use super::eventually;
 use crate::World;
-use crate::lab::{Load, Outcome};
-use crate::objects::{cluster_ips, service, slice};
 use crate::proxy::{Proxy, status};
-use kube_proxy::family::Family;
+use nft_table::Family;
 use serde_json::json;
+use test_support::cluster::objects::{cluster_ips, service, slice};
+use test_support::lab::{Load, Outcome};
 
 /// Also: the API server is reachable at its own Service's address, and people are told of the start.
 pub fn runs_with_what_is_granted(world: &mut World) {

@@ -1,12 +1,12 @@
 //! The API source alone, against the real server.
 
 use crate::World;
-use crate::objects::{node, service, slice};
 use kube_proxy::api::{ConnectionOptions, Notice, Observer, Options, Sink, connect, watch};
 use kube_proxy::intake;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use test_support::cluster::objects::{node, service, slice};
 
 /// Everything up to `Complete`, in a fixed order.
 fn listed(notices: &Receiver<Notice>) -> Vec<String> {
@@ -18,7 +18,7 @@ fn listed(notices: &Receiver<Notice>) -> Vec<String> {
         Notice::Complete => {}
     };
     loop {
-        let notice = notices.recv_timeout(crate::cluster::PATIENCE).expect("the lists come");
+        let notice = notices.recv_timeout(test_support::cluster::PATIENCE).expect("the lists come");
         let complete = notice == Notice::Complete;
         collect(notice);
         if complete {

@@ -2,10 +2,10 @@
 
 use super::eventually;
 use crate::World;
-use crate::objects::{service, slice};
 use crate::proxy::metrics;
 use serde_json::json;
 use std::net::TcpListener;
+use test_support::cluster::objects::{service, slice};
 
 /// The value of a metric, by its name and labels as the page has them.
 fn value(page: &str, series: &str) -> Option<f64> {

@@ -1,0 +1,342 @@
+//! What the kernel would do with the first packet of a flow, given a [`Table`].
+//!
+//! An interpreter of the statements that this library has, for tests and for explaining a table. It
+//! follows one packet through the hooks of the inet family the way the kernel does: translation
+//! decides where it is routed, a base chain that accepts hands over to the next one, and what a
+//! dynamic map learns is kept in [`Machine::learned`].
+
+use super::{
+    Chain, ChainType, Constant, Expression, Hook, Key, Set, SetId, Statement, Table, Value, Verdict,
+};
+use crate::Family;
+use hashbrown::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The first packet of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Destination port; 0 where the protocol has none.
+    pub port: u16,
+    /// Name of the interface it comes in on; None: the machine itself sends it.
+    pub input: Option<String>,
+}
+
+/// What becomes of the flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on to this destination.
+    Passed {
+        destination: IpAddr,
+        port: u16,
+        translated: bool,
+        masqueraded: bool,
+    },
+    /// It is answered with "port unreachable".
+    Rejected,
+    Dropped,
+}
+
+/// The machine around the table.
+pub struct Machine<'a> {
+    /// Whether an address is this machine's own (routing type `local`).
+    pub is_local: &'a dyn Fn(IpAddr) -> bool,
+    /// Draws a number below the given one.
+    pub random: &'a mut dyn FnMut(u32) -> u32,
+    /// Elements that rules put into dynamic maps: map, key and data. They do not expire.
+    pub learned: &'a mut HashMap<(Arc<str>, Vec<u8>), Vec<u8>>,
+}
+
+/// A flow on its way.
+struct Flow {
+    packet: Packet,
+    original_destination: IpAddr,
+    original_port: u16,
+    translated: bool,
+    masqueraded: bool,
+    /// The destination is settled: nat chains for it are not asked a second time.
+    settled: bool,
+}
+
+/// Why the evaluation of a chain ended.
+enum End {
+    /// The rules ran out, or `return`.
+    Returned,
+    Accepted,
+    Dropped,
+    Rejected,
+}
+
+/// Chains deeper than this are a loop (`NFT_JUMP_STACK_SIZE` in the kernel's `nf_tables.h`).
+const DEPTH: usize = 16;
+
+/// Follows the first packet of a flow through the table.
+pub fn evaluate(table: &Table, packet: Packet, machine: &mut Machine<'_>) -> Outcome {
+    let mut flow = Flow {
+        original_destination: packet.destination,
+        original_port: packet.port,
+        packet,
+        translated: false,
+        masqueraded: false,
+        settled: false,
+    };
+    let own = flow.packet.input.is_none();
+    let first = if own { Hook::Output } else { Hook::Prerouting };
+    if let Some(outcome) = pass(table, first, &mut flow, machine) {
+        return outcome;
+    }
+    flow.settled = true;
+    let to_itself = (machine.is_local)(flow.packet.destination);
+    let hooks: &[Hook] = match (own, to_itself) {
+        (false, true) => &[Hook::Input],
+        (false, false) => &[Hook::Forward, Hook::Postrouting],
+        // What the machine sends to itself leaves, and comes in again through the loopback interface.
+        (true, true) => &[Hook::Postrouting, Hook::Prerouting, Hook::Input],
+        (true, false) => &[Hook::Postrouting],
+    };
+    for hook in hooks {
+        if own && *hook != Hook::Postrouting {
+            flow.packet.input = Some("lo".into());
+        }
+        if let Some(outcome) = pass(table, *hook, &mut flow, machine) {
+            return outcome;
+        }
+    }
+    Outcome::Passed {
+        destination: flow.packet.destination,
+        port: flow.packet.port,
+        translated: flow.translated,
+        masqueraded: flow.masqueraded,
+    }
+}
+
+/// Evaluates the base chains of a hook; Some when the way ends there.
+fn pass(table: &Table, hook: Hook, flow: &mut Flow, machine: &mut Machine<'_>) -> Option<Outcome> {
+    let mut chains: Vec<(i32, &Chain)> = table
+        .chains()
+        .into_iter()
+        .filter_map(|chain| chain.base.filter(|b| b.hook == hook).map(|b| (b.priority, chain)))
+        .collect();
+    chains.sort_by_key(|(priority, _)| *priority);
+    for (_, chain) in chains {
+        let is_nat = chain.base.is_some_and(|base| base.chain_type == ChainType::Nat);
+        if is_nat && hook != Hook::Postrouting && flow.settled {
+            continue;
+        }
+        match (Evaluation { table, flow, machine }).chain(chain, 0) {
+            End::Returned | End::Accepted => {}
+            End::Dropped => return Some(Outcome::Dropped),
+            End::Rejected => return Some(Outcome::Rejected),
+        }
+    }
+    None
+}
+
+struct Evaluation<'a, 'm> {
+    table: &'a Table,
+    flow: &'a mut Flow,
+    machine: &'a mut Machine<'m>,
+}
+
+/// What a statement says about going on.
+enum Step {
+    Next,
+    /// The rule does not match.
+    Break,
+    Verdict(Verdict),
+    End(End),
+}
+
+impl Evaluation<'_, '_> {
+    fn chain(&mut self, chain: &Chain, depth: usize) -> End {
+        assert!(depth < DEPTH, "chain {} is in a loop", chain.name);
+        'rules: for rule in &chain.rules {
+            for statement in &rule.statements {
+                let verdict = match self.statement(statement) {
+                    Step::Next => continue,
+                    Step::Break => continue 'rules,
+                    Step::End(end) => return end,
+                    Step::Verdict(verdict) => verdict,
+                };
+                let target = |name: &Arc<str>| {
+                    self.table.chain(name).unwrap_or_else(|| panic!("there is no chain {name}"))
+                };
+                match &verdict {
+                    Verdict::Accept => return End::Accepted,
+                    Verdict::Drop => return End::Dropped,
+                    Verdict::Return => return End::Returned,
+                    Verdict::Goto(name) => {
+                        let target = target(name);
+                        return self.chain(target, depth + 1);
+                    }
+                    Verdict::Jump(name) => {
+                        let target = target(name);
+                        match self.chain(target, depth + 1) {
+                            End::Returned => continue 'rules,
+                            end => return end,
+                        }
+                    }
+                }
+            }
+        }
+        End::Returned
+    }
+
+    fn statement(&mut self, statement: &Statement) -> Step {
+        let when = |matched: bool| if matched { Step::Next } else { Step::Break };
+        match statement {
+            Statement::Match { expression, constant, negated } => {
+                when(self.is(*expression, *constant) != *negated)
+            }
+            Statement::ProtocolIn(numbers) => when(numbers.contains(&self.flow.packet.protocol)),
+            Statement::InSet { key, set, negated } => match self.key(key) {
+                Some(key) => when(self.look_up(set, &key).is_some() != *negated),
+                None => Step::Break,
+            },
+            Statement::VerdictMap { key, map } => {
+                match self.key(key).and_then(|key| self.look_up(map, &key)) {
+                    Some(Value::Verdict(element)) => Step::Verdict(element.verdict),
+                    _ => Step::Break,
+                }
+            }
+            Statement::Dnat { family, key, map } => {
+                if self.family() != *family {
+                    return Step::Break;
+                }
+                let Some(key) = self.key(key) else { return Step::Break };
+                let data = match self.look_up(map, &key) {
+                    Some(Value::Data(data)) => data.bytes().to_vec(),
+                    _ => match self.machine.learned.get(&(map.clone(), key)) {
+                        Some(data) => data.clone(),
+                        None => return Step::Break,
+                    },
+                };
+                self.translate(&data);
+                Step::End(End::Accepted)
+            }
+            Statement::Update { map, key, data, .. } => {
+                let (Some(key), Some(data)) = (self.key(key), self.key(data)) else {
+                    return Step::Break;
+                };
+                self.machine.learned.insert((map.clone(), key), data);
+                Step::Next
+            }
+            Statement::Counter => Step::Next,
+            Statement::Masquerade => {
+                self.flow.masqueraded = true;
+                Step::End(End::Accepted)
+            }
+            Statement::Reject(_) => Step::End(End::Rejected),
+            Statement::Verdict(verdict) => Step::Verdict(verdict.clone()),
+        }
+    }
+
+    fn translate(&mut self, data: &[u8]) {
+        let (address, port) = data.split_at(data.len() - 4);
+        let before = (self.flow.packet.destination, self.flow.packet.port);
+        self.flow.packet.destination = match <[u8; 4]>::try_from(address) {
+            Ok(octets) => octets.into(),
+            Err(_) => <[u8; 16]>::try_from(address).expect("an address").into(),
+        };
+        self.flow.packet.port = u16::from_be_bytes([port[0], port[1]]);
+        // A translation to the same destination is none (`nf_nat_setup_info` in the kernel).
+        self.flow.translated |= before != (self.flow.packet.destination, self.flow.packet.port);
+    }
+
+    fn family(&self) -> Family {
+        Family::of(&self.flow.packet.source)
+    }
+
+    fn is(&self, expression: Expression, constant: Constant) -> bool {
+        match (expression, constant) {
+            (Expression::NetworkFamily, Constant::Family(family)) => self.family() == family,
+            (Expression::Protocol, Constant::Protocol(n)) => self.flow.packet.protocol == n,
+            // It is the first packet.
+            (Expression::CtState, Constant::StateNew) => true,
+            (Expression::CtStatus, Constant::StatusDnat) => self.flow.translated,
+            (Expression::SourceAddressType, Constant::TypeLocal) => {
+                (self.machine.is_local)(self.flow.packet.source)
+            }
+            (Expression::InputInterfaceIndex, Constant::NoInterface) => {
+                self.flow.packet.input.is_none()
+            }
+            _ => panic!("{} is not compared with {}", expression.nft(), constant.nft()),
+        }
+    }
+
+    /// The registers that the expressions fill; None where one of them does not apply.
+    fn key(&mut self, expressions: &[Expression]) -> Option<Vec<u8>> {
+        let mut key = Vec::new();
+        for expression in expressions {
+            key.extend(self.load(*expression)?);
+            key.resize(key.len().next_multiple_of(4), 0);
+        }
+        Some(key)
+    }
+
+    fn load(&mut self, expression: Expression) -> Option<Vec<u8>> {
+        let packet = &self.flow.packet;
+        let of = |address: IpAddr, family: Family| {
+            (Family::of(&address) == family).then(|| match address {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            })
+        };
+        match expression {
+            Expression::SourceAddress(family) => of(packet.source, family),
+            Expression::DestinationAddress(family) => of(packet.destination, family),
+            Expression::CtOriginalDestination(family) => of(self.flow.original_destination, family),
+            Expression::Protocol => Some(vec![packet.protocol]),
+            Expression::DestinationPort => {
+                // Only protocols with ports have one.
+                let has_ports = matches!(packet.protocol, 6 | 17 | 132);
+                has_ports.then(|| packet.port.to_be_bytes().to_vec())
+            }
+            Expression::CtOriginalPort => Some(self.flow.original_port.to_be_bytes().to_vec()),
+            Expression::InputInterface => {
+                let mut name = packet.input.as_ref()?.as_bytes().to_vec();
+                name.resize(16, 0);
+                Some(name)
+            }
+            // Which interface it leaves by is not known here.
+            Expression::OutputInterface => None,
+            Expression::Random(modulus) => {
+                Some((self.machine.random)(modulus).to_ne_bytes().to_vec())
+            }
+            Expression::NetworkFamily
+            | Expression::CtState
+            | Expression::CtStatus
+            | Expression::InputInterfaceIndex
+            | Expression::SourceAddressType => panic!("{} is no key", expression.nft()),
+        }
+    }
+
+    fn look_up(&self, name: &str, key: &[u8]) -> Option<Value> {
+        let id = self.table.set_id(name).unwrap_or_else(|| panic!("there is no set {name}"));
+        look_up(self.table, id, key)
+    }
+}
+
+fn look_up(table: &Table, id: SetId, key: &[u8]) -> Option<Value> {
+    let set = table.set(id)?;
+    if !set.flags.interval {
+        return table.get(id, &Key(key.into())).cloned();
+    }
+    table.elements(id).find(|(range, _)| in_range(set, range, key)).map(|(_, value)| value.clone())
+}
+
+/// Whether every field of a key lies in the range's.
+fn in_range(set: &Set, range: &Key, key: &[u8]) -> bool {
+    let (mut first, mut last) = range.0.split_at(set.key_len());
+    let mut key = key;
+    set.key.iter().all(|field| {
+        let len = field.padded_len();
+        let inside = first[..len] <= key[..len] && key[..len] <= last[..len];
+        (first, last, key) = (&first[len..], &last[len..], &key[len..]);
+        inside
+    })
+}

@@ -1,0 +1,146 @@
+//! What a rule can read from a packet, its connection or the machine.
+
+use super::{DataType, Family};
+use std::borrow::Cow;
+
+/// A value that a rule loads into a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expression {
+    /// `ip saddr`, `ip6 saddr`
+    SourceAddress(Family),
+    /// `ip daddr`, `ip6 daddr`
+    DestinationAddress(Family),
+    /// `meta l4proto`
+    Protocol,
+    /// `meta nfproto`
+    NetworkFamily,
+    /// `th dport`
+    DestinationPort,
+    /// `iif`
+    InputInterfaceIndex,
+    /// `iifname`
+    InputInterface,
+    /// `oifname`
+    OutputInterface,
+    /// `ct state`
+    CtState,
+    /// `ct status`
+    CtStatus,
+    /// `ct original ip daddr`, `ct original ip6 daddr`
+    CtOriginalDestination(Family),
+    /// `ct original proto-dst`
+    CtOriginalPort,
+    /// `fib saddr type`
+    SourceAddressType,
+    /// `numgen random mod N`: uniform in 0..N.
+    Random(u32),
+}
+
+#[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+impl Expression {
+    /// The expression in nft syntax.
+    pub fn nft(self) -> Cow<'static, str> {
+        use Expression::*;
+        use Family::*;
+        Cow::Borrowed(match self {
+            SourceAddress(V4) => "ip saddr",
+            SourceAddress(V6) => "ip6 saddr",
+            DestinationAddress(V4) => "ip daddr",
+            DestinationAddress(V6) => "ip6 daddr",
+            Protocol => "meta l4proto",
+            NetworkFamily => "meta nfproto",
+            DestinationPort => "th dport",
+            InputInterfaceIndex => "iif",
+            InputInterface => "iifname",
+            OutputInterface => "oifname",
+            CtState => "ct state",
+            CtStatus => "ct status",
+            CtOriginalDestination(V4) => "ct original ip daddr",
+            CtOriginalDestination(V6) => "ct original ip6 daddr",
+            CtOriginalPort => "ct original proto-dst",
+            SourceAddressType => "fib saddr type",
+            Random(modulus) => return Cow::Owned(format!("numgen random mod {modulus}")),
+        })
+    }
+
+    /// Bytes that the expression writes to its register.
+    pub const fn len(self) -> usize {
+        match self {
+            Expression::SourceAddress(family)
+            | Expression::DestinationAddress(family)
+            | Expression::CtOriginalDestination(family) => match family {
+                Family::V4 => 4,
+                Family::V6 => 16,
+            },
+            Expression::Protocol | Expression::NetworkFamily => 1,
+            Expression::DestinationPort | Expression::CtOriginalPort => 2,
+            Expression::InputInterface | Expression::OutputInterface => 16,
+            Expression::InputInterfaceIndex => 4,
+            Expression::CtState
+            | Expression::CtStatus
+            | Expression::SourceAddressType
+            | Expression::Random(_) => 4,
+        }
+    }
+
+    /// The network header that the expression reads, where it reads one: in an inet table such an
+    /// expression needs a `meta nfproto` match before it, which nft adds and hides by itself.
+    pub const fn network_header(self) -> Option<Family> {
+        match self {
+            Expression::SourceAddress(family) | Expression::DestinationAddress(family) => {
+                Some(family)
+            }
+            _ => None,
+        }
+    }
+
+    /// The data type of a set key that this expression is looked up in; None for what is only
+    /// compared with constants.
+    pub const fn data_type(self) -> Option<DataType> {
+        Some(match self {
+            Expression::SourceAddress(family)
+            | Expression::DestinationAddress(family)
+            | Expression::CtOriginalDestination(family) => match family {
+                Family::V4 => DataType::Ipv4Address,
+                Family::V6 => DataType::Ipv6Address,
+            },
+            Expression::Protocol => DataType::InetProto,
+            Expression::DestinationPort | Expression::CtOriginalPort => DataType::InetService,
+            Expression::InputInterface | Expression::OutputInterface => DataType::InterfaceName,
+            Expression::Random(_) => DataType::Slot,
+            _ => return None,
+        })
+    }
+}
+
+/// A value that an expression is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Constant {
+    /// `meta nfproto ipv4`, `ipv6`
+    Family(Family),
+    /// `meta l4proto tcp`: an IANA protocol number.
+    Protocol(u8),
+    /// `ct state new`
+    StateNew,
+    /// `ct status dnat`
+    StatusDnat,
+    /// `fib saddr type local`
+    TypeLocal,
+    /// `iif 0`: none.
+    NoInterface,
+}
+
+impl Constant {
+    /// The constant in nft syntax.
+    pub fn nft(self) -> &'static str {
+        match self {
+            Constant::Family(Family::V4) => "ipv4",
+            Constant::Family(Family::V6) => "ipv6",
+            Constant::Protocol(number) => super::text::protocol(number),
+            Constant::StateNew => "new",
+            Constant::StatusDnat => "dnat",
+            Constant::TypeLocal => "local",
+            Constant::NoInterface => "0",
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! A declarative library for one nftables table: typed chains, rules, sets, maps and elements.
+//!
+//! ```text
+//! Table (what should be)  --changes()-->  Transaction (operations)  --netlink-->  kernel
+//!        ^                                      |
+//!        +------------- committed() <-----------+
+//! ```
+//!
+//! A [`Table`] holds the desired state and remembers, for everything that was touched, what the kernel
+//! has; [`Table::changes`] is the difference, proportional to what was touched. Everything can be
+//! rendered as nft syntax ([`text`]) and as netlink ([`netlink`]).
+//!
+//! It knows nothing of Kubernetes, opens no socket and never blocks.
+
+#![forbid(unsafe_code)]
+
+mod chain;
+mod data;
+pub mod evaluate;
+#[cfg(test)]
+mod example;
+mod expression;
+mod family;
+pub mod netlink;
+mod rule;
+mod set;
+mod stages;
+mod table;
+pub mod text;
+mod transaction;
+
+pub use chain::{BaseChain, Chain, ChainType, Hook};
+pub use data::DataType;
+pub use expression::{Constant, Expression};
+pub use family::Family;
+pub use rule::{Reject, Rule, Statement, Verdict};
+pub use set::{Data, Element, Key, KeyBuilder, Set, SetData, SetFlags, Value, VerdictElement};
+pub use table::{SetId, Snapshot, SnapshotSet, Table};
+pub use transaction::{Operation, Transaction};

@@ -1,0 +1,147 @@
+//! Elements as netlink attributes, written and read one by one without anything in between: a table can
+//! have hundreds of thousands.
+
+use super::expressions::verdict_code;
+use super::numbers::{LIST_ELEMENT, element as number};
+use super::writer::Writer;
+use crate::{DataType, Key, Set, SetData, Value, VerdictElement};
+use smallvec::SmallVec;
+
+/// The most bytes of a comment that the one length byte of a user data record allows, less the NUL.
+const MAX_COMMENT: usize = 254;
+
+/// How the kernel keeps the elements of a set.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Bytes of a key. A single field is not padded, the fields of a concatenation are.
+    pub key_len: usize,
+    pub data_len: usize,
+    /// Bytes of a key in [`Key`], where a single field is padded as well.
+    pub padded_key_len: usize,
+}
+
+/// Bytes of fields as the kernel keeps them.
+pub fn fields_len(fields: &[DataType]) -> usize {
+    match fields {
+        [one] => one.len(),
+        many => many.iter().map(|field| field.padded_len()).sum(),
+    }
+}
+
+impl Shape {
+    pub fn of(set: &Set) -> Shape {
+        let data_len = match &set.data {
+            SetData::Fields(fields) => fields_len(fields),
+            SetData::None | SetData::Verdict => 0,
+        };
+        Shape { key_len: fields_len(&set.key), data_len, padded_key_len: set.key_len() }
+    }
+
+    /// The key of an element, or the first key of a range.
+    pub fn first(self, key: &Key) -> &[u8] {
+        &key.0[..self.key_len]
+    }
+
+    /// The last key of a range. A key that is not a range is one of a single key.
+    pub fn last(self, key: &Key) -> &[u8] {
+        let start = if key.0.len() > self.padded_key_len { self.padded_key_len } else { 0 };
+        &key.0[start..start + self.key_len]
+    }
+
+    /// Writes the element of a set without intervals, or of concatenated intervals.
+    #[inline]
+    pub fn write(self, out: &mut Writer, key: &Key, is_interval: bool, value: Option<&Value>) {
+        let element = out.open(LIST_ELEMENT);
+        write_data(out, number::KEY, self.first(key));
+        if is_interval {
+            write_data(out, number::KEY_END, self.last(key));
+        }
+        if let Some(value) = value {
+            self.write_value(out, value, false);
+        }
+        out.close(element);
+    }
+
+    /// Writes a range of a single field: an element at its start, and one that marks the end at the
+    /// key after its last. A range to the largest value has no end.
+    pub fn write_range(self, out: &mut Writer, key: &Key, value: &Value) {
+        let mut end: SmallVec<[u8; 16]> = SmallVec::from_slice(self.last(key));
+        let open = end.iter_mut().rev().all(|byte| {
+            *byte = byte.wrapping_add(1);
+            *byte == 0
+        });
+        let element = out.open(LIST_ELEMENT);
+        write_data(out, number::KEY, self.first(key));
+        self.write_value(out, value, open);
+        out.close(element);
+        if !open {
+            write_marker(out, &end);
+        }
+    }
+
+    /// Writes the marker that nft puts before the first range: here nothing is in the set.
+    pub fn write_leading_end(self, out: &mut Writer) {
+        let zero: SmallVec<[u8; 16]> = SmallVec::from_elem(0, self.key_len);
+        write_marker(out, &zero);
+    }
+
+    #[inline]
+    fn write_value(self, out: &mut Writer, value: &Value, open: bool) {
+        let comment = match value {
+            Value::Member => None,
+            Value::Data(data) => {
+                write_data(out, number::DATA, &data.bytes()[..self.data_len]);
+                None
+            }
+            Value::Verdict(element) => {
+                write_verdict(out, element);
+                element.comment.as_deref()
+            }
+        };
+        write_user_data(out, comment, open);
+    }
+}
+
+#[inline]
+fn write_data(out: &mut Writer, kind: u16, bytes: &[u8]) {
+    let data = out.open(kind);
+    out.attribute(number::VALUE, bytes);
+    out.close(data);
+}
+
+fn write_verdict(out: &mut Writer, element: &VerdictElement) {
+    let data = out.open(number::DATA);
+    let verdict = out.open(number::VERDICT);
+    out.number(number::VERDICT_CODE, verdict_code(&element.verdict));
+    if let Some(chain) = element.verdict.chain() {
+        out.string(number::VERDICT_CHAIN, chain);
+    }
+    out.close(verdict);
+    out.close(data);
+}
+
+fn write_marker(out: &mut Writer, key: &[u8]) {
+    let element = out.open(LIST_ELEMENT);
+    out.number(number::FLAGS, number::INTERVAL_END);
+    write_data(out, number::KEY, key);
+    out.close(element);
+}
+
+fn write_user_data(out: &mut Writer, comment: Option<&str>, open: bool) {
+    if comment.is_none() && !open {
+        return;
+    }
+    let mut bytes: SmallVec<[u8; 136]> = SmallVec::new();
+    if let Some(comment) = comment {
+        let end = (0..=MAX_COMMENT).rev().find(|end| comment.is_char_boundary(*end));
+        let comment = comment.get(..end.unwrap_or(0)).unwrap_or(comment);
+        bytes.extend_from_slice(&[number::COMMENT, comment.len() as u8 + 1]);
+        bytes.extend_from_slice(comment.as_bytes());
+        bytes.push(0);
+    }
+    if open {
+        bytes.extend_from_slice(&[number::USER_FLAGS, 4]);
+        bytes.extend_from_slice(&number::INTERVAL_OPEN.to_ne_bytes());
+    }
+    out.attribute(number::USER_DATA, &bytes);
+}

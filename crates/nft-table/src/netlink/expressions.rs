@@ -1,0 +1,343 @@
+//! Rules as the kernel's expressions, the same that nft 1.0.6 compiles them to.
+//!
+//! `nft --debug=netlink` prints what a line compiles to. What nft adds by itself is added here: the `meta
+//! nfproto` match before the first look into a network header, and anonymous sets. One thing is left
+//! out: the byte order conversion of `meta l4proto` for lookups in concatenated intervals, which
+//! converts half a 16-bit word, that is nothing.
+
+use super::numbers::{self, ct, meta, verdict};
+use crate::{Constant, Expression, Family, Reject, Rule, Statement, Verdict};
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
+    Lookup, Meta, MetaKey, Operator, Payload, Register, Verdict as VerdictCode, VerdictAttribute,
+};
+
+/// Name of an anonymous set until the kernel gives it a number (nft's `__set%d`).
+pub const ANONYMOUS_SET: &str = "__set%d";
+
+/// A rule for the kernel.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The protocol numbers of its anonymous sets, in the order of their ids.
+    pub anonymous_sets: Vec<&'static [u8]>,
+    pub expressions: Vec<ListAttribute<ExpressionAttribute>>,
+}
+
+/// Compiles a rule. Its anonymous sets get ids from `first_set_id` on.
+pub fn compile(rule: &Rule, first_set_id: u32) -> Compiled {
+    let mut compiler = Compiler {
+        compiled: Compiled { anonymous_sets: Vec::new(), expressions: Vec::new() },
+        first_set_id,
+        family: None,
+    };
+    for statement in &rule.statements {
+        compiler.statement(statement);
+    }
+    compiler.compiled
+}
+
+/// The 32-bit words of registers that a value takes.
+const fn words(len: usize) -> u32 {
+    len.div_ceil(4) as u32
+}
+
+/// The register that begins at a 32-bit word, by the number that the kernel dumps (`nft_dump_register`
+/// in `net/netfilter/nf_tables_api.c`).
+fn register(word: u32) -> Register {
+    Register::from(if word.is_multiple_of(4) { 1 + word / 4 } else { 8 + word })
+}
+
+fn number(kind: u16, value: u32) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}
+
+fn string(kind: u16, value: &str) -> DefaultNla {
+    let mut bytes = value.as_bytes().to_vec();
+    bytes.push(0);
+    DefaultNla::new(kind, bytes)
+}
+
+/// An expression that netlink-packet-netfilter has no type for.
+fn other(name: &str, attributes: Vec<DefaultNla>) -> Expressions {
+    Expressions::Other { expression_type: name.to_owned(), attributes }
+}
+
+fn value(bytes: &[u8]) -> DataAttribute {
+    DataAttribute::Value(bytes.to_vec())
+}
+
+struct Compiler {
+    compiled: Compiled,
+    first_set_id: u32,
+    /// The family that packets have from here on.
+    family: Option<Family>,
+}
+
+impl Compiler {
+    fn push(&mut self, expressions: Expressions) {
+        self.compiled.expressions.push(expressions.into());
+    }
+
+    fn statement(&mut self, statement: &Statement) {
+        match statement {
+            Statement::Match { expression, constant, negated } => {
+                self.load_key(&[*expression], 0);
+                self.compare(*constant, *negated);
+                if let (Constant::Family(family), false) = (constant, negated) {
+                    self.family = Some(*family);
+                }
+            }
+            Statement::ProtocolIn(protocols) => {
+                let id = self.first_set_id + self.compiled.anonymous_sets.len() as u32;
+                self.compiled.anonymous_sets.push(protocols);
+                self.load(Expression::Protocol, 0);
+                self.lookup(ANONYMOUS_SET, vec![Lookup::SetId(id)]);
+            }
+            Statement::InSet { key, set, negated } => {
+                self.load_key(key, 0);
+                /// `NFT_LOOKUP_F_INV`
+                const INVERT: u32 = 1;
+                self.lookup(set, if *negated { vec![Lookup::Flags(INVERT)] } else { vec![] });
+            }
+            Statement::VerdictMap { key, map } => {
+                self.load_key(key, 0);
+                self.lookup(map, vec![Lookup::DestinationRegister(Register::Verdict)]);
+            }
+            Statement::Dnat { family, key, map } => {
+                self.load_key(key, 0);
+                self.lookup(map, vec![Lookup::DestinationRegister(register(0))]);
+                self.dnat(*family);
+            }
+            Statement::Update { map, key, data, timeout_seconds } => {
+                self.update(map, key, data, *timeout_seconds);
+            }
+            Statement::Counter => self.push(other("counter", Vec::new())),
+            Statement::Masquerade => {
+                /// `NFTA_MASQ_FLAGS`, `NF_NAT_RANGE_PROTO_RANDOM_FULLY`
+                const FLAGS: u16 = 1;
+                const RANDOM_FULLY: u32 = 0x10;
+                self.push(other("masq", vec![number(FLAGS, RANDOM_FULLY)]));
+            }
+            Statement::Reject(reject) => self.reject(*reject),
+            Statement::Verdict(verdict) => {
+                self.push(Expressions::Immediate(vec![
+                    Immediate::DestinationRegister(Register::Verdict),
+                    Immediate::Data(DataAttribute::Verdict(verdict_attributes(verdict))),
+                ]));
+            }
+        }
+    }
+
+    /// Loads a key from a 32-bit word of the registers on. Returns the word after it.
+    fn load_key(&mut self, key: &[Expression], mut word: u32) -> u32 {
+        for family in key.iter().filter_map(|expression| expression.network_header()) {
+            self.match_family(family);
+        }
+        for expression in key {
+            self.load(*expression, word);
+            word += words(expression.len());
+        }
+        word
+    }
+
+    /// `meta nfproto`, where the rule has not matched it yet.
+    fn match_family(&mut self, family: Family) {
+        if self.family != Some(family) {
+            self.load(Expression::NetworkFamily, 0);
+            self.compare(Constant::Family(family), false);
+            self.family = Some(family);
+        }
+    }
+
+    fn load(&mut self, expression: Expression, word: u32) {
+        use Expression::*;
+        let to = register(word);
+        let expressions = match expression {
+            SourceAddress(Family::V4) => payload(to, numbers::NETWORK_HEADER, 12, 4),
+            SourceAddress(Family::V6) => payload(to, numbers::NETWORK_HEADER, 8, 16),
+            DestinationAddress(Family::V4) => payload(to, numbers::NETWORK_HEADER, 16, 4),
+            DestinationAddress(Family::V6) => payload(to, numbers::NETWORK_HEADER, 24, 16),
+            DestinationPort => payload(to, numbers::TRANSPORT_HEADER, 2, 2),
+            Protocol => load_meta(to, meta::L4PROTO),
+            NetworkFamily => load_meta(to, meta::NFPROTO),
+            InputInterfaceIndex => load_meta(to, meta::IIF),
+            InputInterface => load_meta(to, meta::IIFNAME),
+            OutputInterface => load_meta(to, meta::OIFNAME),
+            CtState => load_ct(to, ct::STATE, None),
+            CtStatus => load_ct(to, ct::STATUS, None),
+            CtOriginalDestination(Family::V4) => load_ct(to, ct::DST_IP, Some(ct::ORIGINAL)),
+            CtOriginalDestination(Family::V6) => load_ct(to, ct::DST_IP6, Some(ct::ORIGINAL)),
+            CtOriginalPort => load_ct(to, ct::PROTO_DST, Some(ct::ORIGINAL)),
+            SourceAddressType => {
+                /// `NFTA_FIB_*`, `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR`
+                const DREG: u16 = 1;
+                const RESULT: u16 = 2;
+                const FLAGS: u16 = 3;
+                const ADDRESS_TYPE: u32 = 3;
+                const SADDR: u32 = 1;
+                let attributes = vec![
+                    number(FLAGS, SADDR),
+                    number(RESULT, ADDRESS_TYPE),
+                    number(DREG, to.into()),
+                ];
+                other("fib", attributes)
+            }
+            Random(modulus) => {
+                /// `NFTA_NG_*`, `NFT_NG_RANDOM`
+                const DREG: u16 = 1;
+                const MODULUS: u16 = 2;
+                const TYPE: u16 = 3;
+                const OFFSET: u16 = 4;
+                const RANDOM: u32 = 1;
+                let attributes = vec![
+                    number(DREG, to.into()),
+                    number(MODULUS, modulus),
+                    number(TYPE, RANDOM),
+                    number(OFFSET, 0),
+                ];
+                other("numgen", attributes)
+            }
+        };
+        self.push(expressions);
+    }
+
+    /// Compares the first register with a constant.
+    fn compare(&mut self, constant: Constant, negated: bool) {
+        /// `RTN_LOCAL` of `linux/rtnetlink.h`
+        const LOCAL: u32 = 2;
+        let (bytes, bit) = match constant {
+            Constant::Family(Family::V4) => (vec![numbers::IPV4], None),
+            Constant::Family(Family::V6) => (vec![numbers::IPV6], None),
+            Constant::Protocol(protocol) => (vec![protocol], None),
+            Constant::TypeLocal => (LOCAL.to_ne_bytes().to_vec(), None),
+            Constant::NoInterface => (vec![0; 4], None),
+            Constant::StateNew => (vec![0; 4], Some(ct::STATE_NEW)),
+            Constant::StatusDnat => (vec![0; 4], Some(ct::STATUS_DNAT)),
+        };
+        if let Some(bit) = bit {
+            self.push(Expressions::Bitwise(vec![
+                Bitwise::SourceRegister(register(0)),
+                Bitwise::DestinationRegister(register(0)),
+                Bitwise::Length(4),
+                Bitwise::Mask(value(&bit.to_ne_bytes())),
+                Bitwise::Xor(value(&[0; 4])),
+            ]));
+        }
+        // A bit that is set leaves something other than zero.
+        let equal = negated == bit.is_some();
+        self.push(Expressions::Cmp(vec![
+            Cmp::SourceRegister(register(0)),
+            Cmp::Op(if equal { Operator::Equal } else { Operator::NotEqual }),
+            Cmp::Data(value(&bytes)),
+        ]));
+    }
+
+    fn lookup(&mut self, set: &str, more: Vec<Lookup>) {
+        let mut attributes = vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(register(0))];
+        attributes.extend(more);
+        self.push(Expressions::Lookup(attributes));
+    }
+
+    /// Translates to the address and port that a map lookup has left in the registers.
+    fn dnat(&mut self, family: Family) {
+        /// `NFTA_NAT_*`, `NFT_NAT_DNAT`
+        const TYPE: u16 = 1;
+        const FAMILY: u16 = 2;
+        const REG_ADDR_MIN: u16 = 3;
+        const REG_PROTO_MIN: u16 = 5;
+        const DNAT: u32 = 1;
+        let (protocol_family, address_len) = match family {
+            Family::V4 => (numbers::IPV4, 4),
+            Family::V6 => (numbers::IPV6, 16),
+        };
+        let attributes = vec![
+            number(TYPE, DNAT),
+            number(FAMILY, protocol_family.into()),
+            number(REG_ADDR_MIN, register(0).into()),
+            number(REG_PROTO_MIN, register(words(address_len)).into()),
+        ];
+        self.push(other("nat", attributes));
+    }
+
+    /// The key goes to the first registers, the data to the next 128-bit register.
+    fn update(&mut self, map: &str, key: &[Expression], data: &[Expression], seconds: u64) {
+        /// `NFTA_DYNSET_*`, `NFT_DYNSET_OP_UPDATE`
+        const SET_NAME: u16 = 1;
+        const OP: u16 = 3;
+        const SREG_KEY: u16 = 4;
+        const SREG_DATA: u16 = 5;
+        const TIMEOUT: u16 = 6;
+        const UPDATE: u32 = 1;
+        let data_word = self.load_key(key, 0).next_multiple_of(4);
+        self.load_key(data, data_word);
+        let milliseconds = seconds.saturating_mul(1000);
+        let attributes = vec![
+            string(SET_NAME, map),
+            number(OP, UPDATE),
+            number(SREG_KEY, register(0).into()),
+            number(SREG_DATA, register(data_word).into()),
+            DefaultNla::new(TIMEOUT, milliseconds.to_be_bytes().to_vec()),
+        ];
+        self.push(other("dynset", attributes));
+    }
+
+    fn reject(&mut self, reject: Reject) {
+        /// `NFTA_REJECT_*`, `NFT_REJECT_*`, `NFT_REJECT_ICMPX_PORT_UNREACH`; ICMP and ICMPv6 codes of RFC
+        /// 792 and 4443
+        const TYPE: u16 = 1;
+        const ICMP_CODE: u16 = 2;
+        const ICMP_UNREACH: u32 = 0;
+        const ICMPX_UNREACH: u32 = 2;
+        let (reject_type, code) = match reject {
+            Reject::AnyFamily => (ICMPX_UNREACH, 1),
+            Reject::Family(Family::V4) => (ICMP_UNREACH, 3),
+            Reject::Family(Family::V6) => (ICMP_UNREACH, 4),
+        };
+        if let Reject::Family(family) = reject {
+            self.match_family(family);
+        }
+        let attributes = vec![number(TYPE, reject_type), DefaultNla::new(ICMP_CODE, vec![code])];
+        self.push(other("reject", attributes));
+    }
+}
+
+fn payload(to: Register, base: u32, offset: u32, len: u32) -> Expressions {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(to),
+        Payload::Base(base),
+        Payload::Offset(offset),
+        Payload::Len(len),
+    ])
+}
+
+fn load_meta(to: Register, key: u32) -> Expressions {
+    Expressions::Meta(vec![Meta::Key(MetaKey::from(key)), Meta::DestinationRegister(to)])
+}
+
+fn load_ct(to: Register, key: u32, direction: Option<u8>) -> Expressions {
+    /// `NFTA_CT_*`
+    const DREG: u16 = 1;
+    const KEY: u16 = 2;
+    const DIRECTION: u16 = 3;
+    let mut attributes = vec![number(KEY, key), number(DREG, to.into())];
+    attributes.extend(direction.map(|direction| DefaultNla::new(DIRECTION, vec![direction])));
+    other("ct", attributes)
+}
+
+/// The kernel's code of a verdict.
+pub fn verdict_code(verdict: &Verdict) -> u32 {
+    match verdict {
+        Verdict::Accept => verdict::ACCEPT,
+        Verdict::Drop => verdict::DROP,
+        Verdict::Return => verdict::RETURN,
+        Verdict::Jump(_) => verdict::JUMP,
+        Verdict::Goto(_) => verdict::GOTO,
+    }
+}
+
+fn verdict_attributes(verdict: &Verdict) -> Vec<VerdictAttribute> {
+    let mut attributes = vec![VerdictAttribute::Code(VerdictCode::from(verdict_code(verdict)))];
+    attributes.extend(verdict.chain().map(|chain| VerdictAttribute::Chain(chain.to_string())));
+    attributes
+}

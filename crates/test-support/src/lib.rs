@@ -1,0 +1,17 @@
+//! What the tests, benches and the demo of kube-proxy share. It is published nowhere.
+//!
+//! * [`lab`]: a node with pods and hosts around it, in network namespaces, and the packets between them
+//! * [`proxy`]: ways to have the proxy in a lab, and the objects that it is given
+//! * [`cases`]: the case files of `tests/cases/`
+//! * [`cluster`]: a real etcd and kube-apiserver
+//! * [`netns`], [`listing`], [`http`], [`skip`]: one namespace for one test, listings compared, a plain HTTP client,
+//!   what a test says when it cannot run
+
+pub mod cases;
+pub mod cluster;
+pub mod http;
+pub mod lab;
+pub mod listing;
+pub mod netns;
+pub mod proxy;
+pub mod skip;

@@ -1,0 +1,168 @@
+//! The proxy without its program: manifests -> intake -> plan -> kernel, each change committed before the call
+//! that makes it returns.
+
+use super::Manifests;
+use crate::lab::Lab;
+use ipnet::IpNet;
+use kube_proxy::intake::Options;
+use kube_proxy::kernel::addresses::{
+    AddressWatch, FamilySelection, LocalAddresses, NodePortSelection,
+};
+use kube_proxy::kernel::nft::Nft;
+use kube_proxy::manifests::Source;
+use kube_proxy::model::{Change, Node};
+use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::sync::{Committed, Engine, Failure};
+use nft_table::Table;
+use serde_json::Value;
+
+/// What the operator of the lab's node configured.
+#[derive(Clone)]
+pub struct Config {
+    pub detect_local: DetectLocal,
+    pub masquerade_all: bool,
+    /// None: all local addresses.
+    pub nodeport_addresses: Option<Vec<IpNet>>,
+}
+
+impl Default for Config {
+    /// As a cluster would have it: pods told by the cluster's pod CIDRs, NodePorts on the node's primary
+    /// addresses.
+    fn default() -> Self {
+        let nets = |texts: [&str; 2]| texts.map(|text| text.parse().expect("a prefix")).to_vec();
+        Config {
+            detect_local: DetectLocal::ClusterCidr(nets(["10.244.0.0/16", "fd00:10:244::/56"])),
+            masquerade_all: false,
+            nodeport_addresses: Some(nets(["192.0.2.1/32", "2001:db8::1/128"])),
+        }
+    }
+}
+
+/// The proxy of the lab's node.
+pub struct Proxy<'l> {
+    lab: &'l Lab,
+    manifests: Manifests,
+    engine: Engine<Nft>,
+    known: Vec<Change>,
+}
+
+impl<'l> Proxy<'l> {
+    /// Without any Service yet; nothing is written.
+    pub fn new(lab: &'l Lab, config: Config) -> Proxy<'l> {
+        Proxy::with_manifests(lab, config, Manifests::new())
+    }
+
+    /// As after a restart: with the objects that another one had.
+    pub fn restart(self, config: Config) -> Proxy<'l> {
+        Proxy::with_manifests(self.lab, config, self.manifests)
+    }
+
+    fn with_manifests(lab: &'l Lab, config: Config, manifests: Manifests) -> Proxy<'l> {
+        Proxy { lab, manifests, engine: engine(lab, config), known: Vec::new() }
+    }
+
+    /// What a proxy that starts now would write, if it were another one: operations.
+    #[track_caller]
+    pub fn written_by_a_new_one(&self, config: Config) -> usize {
+        let mut engine = engine(self.lab, config);
+        engine.set_addresses(self.addresses());
+        self.read().into_iter().for_each(|change| engine.apply(change));
+        let committed = engine.sync();
+        committed.unwrap_or_else(|failure| panic!("not committed: {}", failure.message)).operations
+    }
+
+    /// All objects there are.
+    fn read(&self) -> Vec<Change> {
+        let opened = Source::open(self.manifests.path(), "node", Options::default());
+        opened.expect("read the manifests").1
+    }
+
+    /// The addresses that the node has.
+    fn addresses(&self) -> LocalAddresses {
+        self.lab.node().namespace.run(|| {
+            let (_watch, addresses) = AddressWatch::start(|_| {}).expect("read the addresses");
+            addresses
+        })
+    }
+
+    /// Applies objects and commits.
+    #[track_caller]
+    pub fn apply(&mut self, objects: impl IntoIterator<Item = Value>) -> Committed {
+        self.manifests.apply(objects);
+        self.commit()
+    }
+
+    /// Deletes objects and commits.
+    #[track_caller]
+    pub fn delete(&mut self, objects: impl IntoIterator<Item = Value>) -> Committed {
+        self.manifests.delete(objects);
+        self.commit()
+    }
+
+    /// Reads manifests and addresses as they are now and commits the difference.
+    #[track_caller]
+    pub fn commit(&mut self) -> Committed {
+        self.try_commit().unwrap_or_else(|failure| panic!("not committed: {}", failure.message))
+    }
+
+    /// [`Proxy::commit`] where a refusal is expected.
+    pub fn try_commit(&mut self) -> Result<Committed, Failure> {
+        let changes = self.read();
+        let gone = self.known.iter().filter(|old| !changes.iter().any(|new| is_same(old, new)));
+        let gone: Vec<Change> = gone.map(without).collect();
+        self.known = changes.clone();
+        self.engine.set_addresses(self.addresses());
+        gone.into_iter().chain(changes).for_each(|change| self.engine.apply(change));
+        self.engine.sync()
+    }
+
+    /// The table as planned.
+    pub fn table(&self) -> &Table {
+        self.engine.planner().table()
+    }
+
+    /// Deletes what nothing leads to any more, as the sync thread does when it is idle.
+    pub fn tidy(&mut self) {
+        if self.engine.has_leftovers() {
+            self.engine.delete_leftovers().unwrap_or_else(|failure| panic!("{}", failure.message));
+        }
+    }
+
+    /// The table as nft lists it.
+    pub fn listing(&self) -> String {
+        self.lab.nft(&["list", "table", "inet", "kube-proxy"])
+    }
+}
+
+/// An engine that has read nothing yet.
+fn engine(lab: &Lab, config: Config) -> Engine<Nft> {
+    let settings = Settings {
+        node_name: "node".into(),
+        detect_local: config.detect_local,
+        masquerade_all: config.masquerade_all,
+        localhost_nodeports: Vec::new(),
+    };
+    let selection = || match &config.nodeport_addresses {
+        Some(cidrs) => FamilySelection::Cidrs(cidrs.clone()),
+        None => FamilySelection::All,
+    };
+    let selection = NodePortSelection { v4: selection(), v6: selection() };
+    let select = Box::new(move |_: Option<&Node>| selection.clone());
+    let nft = lab.node().namespace.run(|| Nft::open().expect("open an nftables socket"));
+    Engine::new(nft, settings, select)
+}
+
+/// Are two changes about the same object?
+fn is_same(one: &Change, other: &Change) -> bool {
+    without(one) == without(other)
+}
+
+/// The change that takes the object of a change away.
+fn without(change: &Change) -> Change {
+    match change {
+        Change::Service(name, _) => Change::Service(name.clone(), None),
+        Change::EndpointSlice(name, _) => Change::EndpointSlice(name.clone(), None),
+        Change::Node(_) => Change::Node(None),
+        Change::ServiceCidr(name, _) => Change::ServiceCidr(name.clone(), None),
+    }
+}

@@ -1,0 +1,137 @@
+//! The real program in the node's namespace.
+
+use super::Manifests;
+use crate::lab::Lab;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long it may take until something happens that must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program that cargo built for the running test: it lies beside the directory of test programs.
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this program");
+    let directory = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    directory.join("kube-proxy")
+}
+
+/// A running `kube-proxy --manifests`. It is killed when dropped; its rules stay.
+pub struct Program<'l> {
+    lab: &'l Lab,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl<'l> Program<'l> {
+    /// Starts it as node `node` and waits until it is healthy, that is until its first commit.
+    pub fn start(lab: &'l Lab, manifests: &Manifests, config: Option<Value>) -> Program<'l> {
+        let mut program = Program::spawn(lab, manifests, config);
+        program.wait_until(|program| program.healthz().starts_with("HTTP/1.1 200"));
+        program
+    }
+
+    /// Starts it. `config` are fields of a KubeProxyConfiguration.
+    pub fn spawn(lab: &'l Lab, manifests: &Manifests, config: Option<Value>) -> Program<'l> {
+        let mut command = Command::new(program());
+        command.arg("--manifests").arg(manifests.path()).args(["--hostname-override", "node"]);
+        // The conntrack table's size is the whole machine's, so it is left alone.
+        if let Some(mut config) = config {
+            config["conntrack"]["maxPerCore"] = 0.into();
+            config["apiVersion"] = "kubeproxy.config.k8s.io/v1alpha1".into();
+            config["kind"] = "KubeProxyConfiguration".into();
+            // Hidden, so that it is no manifest.
+            let path = manifests.path().join(".config");
+            std::fs::write(&path, config.to_string()).expect("write the configuration");
+            command.arg("--config").arg(path);
+        } else {
+            command.args(["--conntrack-max-per-core", "0"]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let namespace = lab.node().namespace.try_clone();
+        // SAFETY: between fork and exec it only makes system calls that may be made there.
+        unsafe {
+            command.pre_exec(move || {
+                setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+                // Whatever becomes of the tests, no proxy outlives them.
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().expect("start kube-proxy");
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let keeper = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = keeper.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Program { lab, child, log }
+    }
+
+    /// Waits until something is so; panics with the log when it never is, or when the program ends.
+    #[track_caller]
+    pub fn wait_until(&mut self, mut is_so: impl FnMut(&Program) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            let ended = self.child.try_wait().expect("wait");
+            assert!(ended.is_none(), "kube-proxy ended, {ended:?}:\n{}", self.log());
+            assert!(start.elapsed() < PATIENCE, "it never came to that:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What GET /healthz answers, status line and all; empty as long as nobody listens.
+    pub fn healthz(&self) -> String {
+        self.get(10256, "/healthz")
+    }
+
+    /// GET on a port of the node's loopback address.
+    pub fn get(&self, port: u16, path: &str) -> String {
+        self.lab.node().namespace.run(|| {
+            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+                return String::new();
+            };
+            let mut answer = String::new();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+            let result = stream.write_all(request.as_bytes());
+            let _ = result.and_then(|()| stream.read_to_string(&mut answer));
+            answer
+        })
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn terminate(mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("signal");
+        self.child.wait().expect("wait")
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) {}
+}
+
+impl Drop for Program<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("kube-proxy said:\n{}", self.log());
+        }
+    }
+}

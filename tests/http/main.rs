@@ -1,0 +1,4 @@
+//! The HTTP servers over real connections.
+
+mod servers;
+mod service_checks;

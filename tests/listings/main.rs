@@ -1,0 +1,148 @@
+//! `rulesets/`: the base ruleset and what scenarios add to it, as planned, as the kernel lists it, and as nft
+//! loads it. `make rulesets` writes the files anew.
+
+use kube_proxy::intake::Options;
+use kube_proxy::kernel::{Kernel, Nft};
+use kube_proxy::manifests::Source;
+use kube_proxy::plan::{DetectLocal, Planner, Settings, base};
+use nft_table::Table;
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use test_support::listing::sorted_lines;
+use test_support::netns::{in_namespace, sh, skip_without};
+
+/// The scenario that all others build on.
+const NODE: &str = "010_node";
+
+fn rulesets() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("rulesets")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(rulesets().join(path)).unwrap_or_default()
+}
+
+/// Compares a text with a file of `rulesets/`; with `UPDATE_RULESETS` in the environment writes it.
+fn check(path: &str, text: &str) {
+    if std::env::var_os("UPDATE_RULESETS").is_some() {
+        fs::write(rulesets().join(path), text).unwrap();
+    }
+    assert_eq!(text, read(path), "rulesets/{path} is not what is planned; see make rulesets");
+}
+
+/// The names of all scenarios, in order.
+fn scenarios() -> Vec<String> {
+    let entries = fs::read_dir(rulesets()).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    let mut names: Vec<String> =
+        folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names[0], NODE);
+    names
+}
+
+/// Plans the objects of the node and of a scenario. Pods are what is in the cluster's CIDRs.
+fn plan(scenario: &str) -> Planner {
+    let mut planner = Planner::new(Settings {
+        node_name: "node-1".into(),
+        detect_local: DetectLocal::ClusterCidr(
+            ["10.244.0.0/16", "fd00:10:244::/56"].map(|cidr| cidr.parse().unwrap()).into(),
+        ),
+        masquerade_all: false,
+        localhost_nodeports: Vec::new(),
+    });
+    let folders = HashSet::from([NODE, scenario]);
+    for folder in folders {
+        let folder = rulesets().join(folder);
+        let (_, changes) = Source::open(&folder, "node-1", Options::default()).unwrap();
+        assert!(!changes.is_empty());
+        changes.into_iter().for_each(|change| planner.apply(change));
+    }
+    let addresses = ["192.0.2.10/32", "2001:db8::10/128"].map(|address| address.parse().unwrap());
+    planner.set_nodeport_networks(&addresses);
+    planner.plan();
+    planner
+}
+
+/// The sets, maps and chains of a table that another does not have just so.
+fn additions(table: &Table, to: &Table) -> String {
+    let objects = |table: &Table| -> Vec<String> {
+        let text = table.to_string();
+        let inner = text.split_once('\n').and_then(|(_, rest)| rest.strip_suffix("}\n")).unwrap();
+        inner.split("\n\n").map(|object| object.trim_end().to_owned()).collect()
+    };
+    let known = HashSet::<String>::from_iter(objects(to));
+    let new: Vec<String> =
+        objects(table).into_iter().filter(|object| !known.contains(object)).collect();
+    format!("table inet kube-proxy {{\n{}\n}}\n", new.join("\n\n"))
+}
+
+/// All that a scenario's table is made of.
+fn documented(scenario: &str) -> String {
+    let listing = |folder| read(&format!("{folder}/listing.nft"));
+    let own = if scenario == NODE { String::new() } else { listing(scenario) };
+    read("base.nft") + &listing(NODE) + &own
+}
+
+/// Lists the table and deletes it.
+fn take() -> String {
+    sh("nft list table inet kube-proxy; nft delete table inet kube-proxy")
+}
+
+/// What nft lists after it has loaded a text.
+fn load(text: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    sh(&format!("nft -f {}", file.path().display()));
+    take()
+}
+
+#[test]
+fn the_base_ruleset_is_the_documented_one() {
+    let (table, _) = base::table();
+    check("base.nft", &table.to_string());
+}
+
+#[test]
+fn the_base_ruleset_is_what_the_kernel_lists() {
+    if skip_without("nft") {
+        return;
+    }
+    in_namespace(|| {
+        let (table, _) = base::table();
+        Nft::open().unwrap().commit(&table.changes()).unwrap();
+        assert_eq!(sh("nft list table inet kube-proxy"), read("base.nft"));
+    });
+}
+
+#[test]
+fn scenarios_add_what_is_documented() {
+    let (base, _) = base::table();
+    for scenario in scenarios() {
+        let planner = plan(&scenario);
+        let node = plan(NODE);
+        let before = if scenario == NODE { &base } else { node.table() };
+        check(&format!("{scenario}/listing.nft"), &additions(planner.table(), before));
+    }
+}
+
+#[test]
+fn scenarios_are_what_the_kernel_lists_and_nft_loads() {
+    if skip_without("nft") {
+        return;
+    }
+    in_namespace(|| {
+        for scenario in scenarios() {
+            let planner = plan(&scenario);
+            Nft::open().unwrap().commit(&planner.table().changes()).unwrap();
+            let committed = take();
+            let planned = planner.table().to_string();
+            assert_eq!(sorted_lines(&committed), sorted_lines(&planned), "{scenario}: the kernel");
+            let documented = load(&documented(&scenario));
+            assert_eq!(sorted_lines(&documented), sorted_lines(&planned), "{scenario}: the files");
+            let again = load(&committed);
+            assert_eq!(sorted_lines(&again), sorted_lines(&planned), "{scenario}: loaded again");
+        }
+    });
+}
