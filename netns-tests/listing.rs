@@ -1,5 +1,5 @@
 //! What operators see: `nft list table` works, names every Service, and what it prints loads again, with the
-//! installed nft and with the one that NEWER_NFT names (a command, as `chroot DIR nft`).
+//! installed nft and with newer ones.
 
 use crate::scenario::{assert_same, at, everything, for_everything, lab};
 use kube_proxy::plan::DetectLocal;
@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use test_support::lab::{Lab, Namespace, cluster_ip, external_ip};
+use test_support::nft_versions;
 use test_support::proxy::{Config, Proxy, endpoints, node, objects, service, service_cidr};
 
 /// A bit of everything.
@@ -23,20 +24,16 @@ fn cluster(lab: &Lab) -> Vec<Value> {
     ]
 }
 
-/// The commands to try: `nft`, and the newer one where there is one.
-fn commands() -> Vec<Vec<String>> {
-    let newer = std::env::var("NEWER_NFT").unwrap_or_default();
-    let words: Vec<String> = newer.split_whitespace().map(str::to_owned).collect();
-    let mut commands = vec![vec!["nft".to_owned()]];
-    commands.extend(Some(words).filter(|words| !words.is_empty()));
-    commands
+/// The commands to try: the installed one, and newer ones.
+fn commands() -> Vec<String> {
+    let newer = ["trixie", "forky"].into_iter().filter_map(nft_versions::of_debian);
+    std::iter::once("nft".to_owned()).chain(newer).collect()
 }
 
 /// Runs nft in a namespace with some standard input.
-fn nft(namespace: &Namespace, command: &[String], arguments: &[&str], input: &str) -> String {
+fn nft(namespace: &Namespace, command: &str, arguments: &[&str], input: &str) -> String {
     namespace.run(|| {
-        let mut child = Command::new(&command[0])
-            .args(&command[1..])
+        let mut child = Command::new(command)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,7 +97,7 @@ fn a_table_loaded_from_its_listing_serves_and_is_adopted() {
     proxy.apply(cluster(&lab));
     let listing = proxy.listing();
     lab.nft(&["delete table inet kube-proxy"]);
-    nft(&lab.node().namespace, &commands()[0], &["-f", "-"], &listing);
+    nft(&lab.node().namespace, "nft", &["-f", "-"], &listing);
     for family in Family::BOTH {
         let counts = lab.from("client").spread(at(cluster_ip(10, family), 80), 60);
         assert_eq!(counts.len(), 3, "{counts:?}");

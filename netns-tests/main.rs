@@ -16,8 +16,8 @@
 //!   that nothing comes is proved by fences (see `lab/wait.rs`), so nothing depends on how fast a machine is.
 //! * [`test_support::proxy`] has two ways to run the proxy: in this process, where every change is committed before
 //!   the call returns, and as the real program.
-//! * `NEWER_NFT` may name a second nft to list and load with, as a command (`chroot DIR nft`); `NETNS_SEED` one
-//!   seed for the random test.
+//! * `NFT_VERSIONS` names more nfts to list and load with, as `hack/nft-versions` prints them; `NETNS_SEED` may
+//!   name one seed for the random test.
 
 mod scenario;
 

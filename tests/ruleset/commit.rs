@@ -9,6 +9,7 @@ use std::io::Write;
 use std::sync::mpsc;
 use test_support::listing::sorted_lines;
 use test_support::netns::{in_namespace, sh, skip_without};
+use test_support::nft_versions;
 
 fn filled() -> Table {
     let (mut table, _) = base::table();
@@ -293,11 +294,15 @@ fn two_hundred_thousand_elements() {
 }
 
 #[test]
-fn a_newer_nft_lists_it_and_loads_its_listing_again() {
-    // A command, as `chroot DIRECTORY nft`.
-    let Ok(newer) = std::env::var("NEWER_NFT") else {
-        return test_support::skip::tell("NEWER_NFT names no nft newer than 1.0.6");
-    };
+fn newer_nfts_list_it_and_load_their_listings_again() {
+    for release in ["trixie", "forky"] {
+        if let Some(nft) = nft_versions::of_debian(release) {
+            lists_it_and_loads_its_listing_again(nft);
+        }
+    }
+}
+
+fn lists_it_and_loads_its_listing_again(newer: String) {
     let list = format!("{newer} list table inet kube-proxy");
     let first = from_namespace({
         let list = list.clone();

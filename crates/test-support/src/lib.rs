@@ -4,8 +4,9 @@
 //! * [`proxy`]: ways to have the proxy in a lab, and the objects that it is given
 //! * [`cases`]: the case files of `tests/cases/`
 //! * [`cluster`]: a real etcd and kube-apiserver
-//! * [`netns`], [`listing`], [`http`], [`skip`]: one namespace for one test, listings compared, a plain HTTP client,
-//!   what a test says when it cannot run
+//! * [`netns`], [`listing`], [`http`]: one namespace for one test, listings compared, a plain HTTP client
+//! * [`nft_versions`]: other versions of nft
+//! * [`skip`]: what a test says when it cannot run
 
 pub mod cases;
 pub mod cluster;
@@ -13,5 +14,6 @@ pub mod http;
 pub mod lab;
 pub mod listing;
 pub mod netns;
+pub mod nft_versions;
 pub mod proxy;
 pub mod skip;
