@@ -2,6 +2,7 @@
 //! installed nft and with newer ones.
 
 use crate::scenario::{assert_same, at, everything, for_everything, lab};
+use kube_proxy::metrics::kernel::Rebuild;
 use kube_proxy::plan::DetectLocal;
 use nft_table::Family;
 use serde_json::Value;
@@ -91,20 +92,26 @@ fn it_loads_again_with_every_detector_and_before_any_service() {
 }
 
 #[test]
-fn a_table_loaded_from_its_listing_serves_and_is_adopted() {
+fn a_table_loaded_from_its_listing_serves_and_is_replaced() {
     let Some(lab) = lab() else { return };
     let mut proxy = Proxy::new(&lab, Config::default());
     proxy.apply(cluster(&lab));
     let listing = proxy.listing();
     lab.nft(&["delete table inet kube-proxy"]);
     nft(&lab.node().namespace, "nft", &["-f", "-"], &listing);
-    for family in Family::BOTH {
-        let counts = lab.from("client").spread(at(cluster_ip(10, family), 80), 60);
-        assert_eq!(counts.len(), 3, "{counts:?}");
-        assert!(lab.from("a").sctp(at(external_ip(8, family), 80)).endpoint() != "a");
-    }
-    // nft may spell a rule in other expressions than ours, but the maps are the same.
+    let serves = || {
+        for family in Family::BOTH {
+            let counts = lab.from("client").spread(at(cluster_ip(10, family), 80), 60);
+            assert_eq!(counts.len(), 3, "{counts:?}");
+            assert!(lab.from("a").sctp(at(external_ip(8, family), 80)).endpoint() != "a");
+        }
+    };
+    serves();
+    // nft gives slot numbers a type that nft up to 1.0.2 does not survive, as our first releases did.
     let mut proxy = proxy.restart(Config::default());
     let committed = proxy.commit();
-    assert!(committed.rebuilt.is_none() && committed.operations < 10, "{committed:?}");
+    assert_eq!(committed.rebuilt, Some(Rebuild::Layout));
+    serves();
+    assert_same(&listing, &proxy.listing());
+    assert_eq!(proxy.restart(Config::default()).commit().operations, 0);
 }

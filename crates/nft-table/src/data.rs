@@ -14,8 +14,10 @@ pub enum DataType {
     InetService,
     /// Interface name, 16 bytes padded with NUL.
     InterfaceName,
-    /// A slot number as `numgen` yields it: four bytes in host order. nft has no name for it, so sets
-    /// with such a field are declared with `typeof`.
+    /// A slot number as `numgen` yields it: four bytes in host order. Sets with such a field are declared
+    /// with `typeof`, for nft has no name for such a number. Its own declaration would have the type
+    /// `integer` here, which has no length, and of such a field in a concatenation nft up to 1.0.2 dies,
+    /// whatever it is asked to do. So this is what else is four bytes in host order: `mark`.
     Slot,
 }
 
@@ -24,11 +26,11 @@ impl DataType {
     /// nft's number of the type.
     pub const fn number(self) -> u32 {
         match self {
-            DataType::Slot => 4,
             DataType::Ipv4Address => 7,
             DataType::Ipv6Address => 8,
             DataType::InetProto => 12,
             DataType::InetService => 13,
+            DataType::Slot => 19,
             DataType::InterfaceName => 41,
         }
     }
@@ -48,7 +50,7 @@ impl DataType {
         self.len().next_multiple_of(4)
     }
 
-    /// nft's name of the type. A [`DataType::Slot`] has none of its own.
+    /// nft's name of the type, as it would be listed without a `typeof`.
     pub const fn nft(self) -> &'static str {
         match self {
             DataType::Ipv4Address => "ipv4_addr",
@@ -56,7 +58,7 @@ impl DataType {
             DataType::InetProto => "inet_proto",
             DataType::InetService => "inet_service",
             DataType::InterfaceName => "ifname",
-            DataType::Slot => "integer",
+            DataType::Slot => "mark",
         }
     }
 
