@@ -4,6 +4,7 @@
 //! there, deletion of what is in use, an element that is there with another value, overlapping
 //! ranges; and what a test tells it to refuse. It evaluates no packets.
 
+use crate::kernel::NetlinkError;
 use crate::kernel::nft::{Error, Kernel, Refusal, Refusals};
 use nft_table::netlink::SnapshotChain;
 use nft_table::{Chain, Key, Operation, Rule, Set, Snapshot, SnapshotSet, Transaction, Value};
@@ -127,7 +128,7 @@ impl Kernel for FakeKernel {
         let there = self.tables.get(table).and_then(|table| table.sets.get(&set.name));
         there.map(|(_, elements)| pairs(elements)).ok_or_else(|| Error::Request {
             request: format!("reading the elements of set inet {table} {}", set.name),
-            source: std::io::Error::from_raw_os_error(libc::ENOENT),
+            source: NetlinkError::of_errno(libc::ENOENT),
         })
     }
 

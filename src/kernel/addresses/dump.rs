@@ -1,17 +1,17 @@
 //! One snapshot: two route dumps and one address dump.
 
 use super::{AddressError, LocalAddresses};
+use crate::kernel::netlink::{Dumped, Error, Netlink, Options, retry};
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, ParseableParametrized,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use std::io;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
@@ -20,26 +20,16 @@ const RT_TABLE_LOCAL: u8 = 255;
 const ATTEMPTS: usize = 10;
 
 /// Reads snapshots over a socket of its own, so that no event gets between the answers.
-pub(super) struct Dumper {
-    socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
+pub(super) struct Dumper(Netlink);
 
 impl Dumper {
     /// Opens the socket in the network namespace of the calling thread.
     pub(super) fn open() -> Result<Dumper, AddressError> {
-        let open = || -> io::Result<Socket> {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            // With strict checking the kernel honours table and type of the request. An older
-            // kernel dumps every table; the filter below sorts that out.
-            let _ = socket.set_netlink_get_strict_chk(true);
-            Ok(socket)
-        };
-        let socket = open().map_err(|source| AddressError::Socket { what: "dumps", source })?;
-        Ok(Dumper { socket, sequence: 0, buffer: Vec::with_capacity(64 * 1024) })
+        // With strict checking the kernel honours table and type of the request. An older kernel
+        // dumps every table; the filter below sorts that out.
+        let options = Options { strict: true, ..Options::default() };
+        let socket = Netlink::open(NETLINK_ROUTE, &options);
+        socket.map(Dumper).map_err(|source| AddressError::Socket { what: "dumps", source })
     }
 
     /// Reads the present state. Blocks for as long as the kernel needs.
@@ -71,64 +61,38 @@ impl Dumper {
     }
 
     /// One complete dump; begun anew when the kernel says that the state changed meanwhile.
-    fn dump(&mut self, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-        for _ in 0..ATTEMPTS {
-            match self.dump_once(request.clone()) {
-                Ok((answers, false)) => return Ok(answers),
-                Ok((_, true)) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+    fn dump(&mut self, request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let request = encode(request);
+        let attempt = || {
+            let mut answers = Vec::new();
+            let dumped = self.0.dump(request.clone(), |message| {
+                answers.push(RouteNetlinkMessage::parse_with_param(
+                    message.payload,
+                    message.message_type,
+                )?);
+                Ok(())
+            });
+            match dumped {
+                Ok(Dumped::Complete) => Ok(Some(answers)),
+                Ok(Dumped::Interrupted) => Ok(None),
                 // A table that was never written to does not exist: no address was ever set.
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
-                Err(error) => return Err(error),
+                Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Some(Vec::new())),
+                Err(error) => Err(error),
             }
-        }
-        Err(io::Error::other(format!("interrupted by other changes {ATTEMPTS} times")))
+        };
+        retry(ATTEMPTS, attempt)?.ok_or(Error::Interrupted { attempts: ATTEMPTS })
     }
+}
 
-    /// The answers, and whether the kernel marked them as interrupted.
-    fn dump_once(
-        &mut self,
-        request: RouteNetlinkMessage,
-    ) -> io::Result<(Vec<RouteNetlinkMessage>, bool)> {
-        self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-
-        let mut answers = Vec::new();
-        let mut interrupted = false;
-        loop {
-            self.buffer.clear();
-            self.socket.recv(&mut self.buffer, 0)?;
-            let mut rest = &self.buffer[..];
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(io::Error::other)?;
-                let length = (message.header.length as usize).next_multiple_of(4);
-                rest = rest.get(length..).unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
-                    continue; // what an attempt that failed left behind
-                }
-                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-                match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        return Err(error.to_io());
-                    }
-                    NetlinkPayload::Done(done) if done.code != 0 => {
-                        return Err(io::Error::from_raw_os_error(done.code.abs()));
-                    }
-                    NetlinkPayload::Done(_) => return Ok((answers, interrupted)),
-                    _ => {}
-                }
-            }
-        }
-    }
+/// A dump request; the socket numbers it.
+fn encode(request: RouteNetlinkMessage) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
 }
 
 /// The destination of a route of type local in the local table, else None. A kernel without

@@ -19,6 +19,7 @@ pub use families::{FamilyAvailability, available_families};
 pub use networks::{FamilySelection, NodePortSelection, health_port_addresses, nodeport_networks};
 pub use watch::AddressWatch;
 
+use crate::kernel::netlink::Error as NetlinkError;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::io;
@@ -65,7 +66,7 @@ pub enum AddressError {
     #[error("cannot open an rtnetlink socket for {what}: {source}")]
     Socket { what: &'static str, source: io::Error },
     #[error("cannot read {what} from the kernel: {source}")]
-    Dump { what: &'static str, source: io::Error },
+    Dump { what: &'static str, source: NetlinkError },
     #[error("cannot start the thread that follows the kernel's addresses: {0}")]
     Thread(io::Error),
 }

@@ -7,12 +7,11 @@
 
 use super::dump::Dumper;
 use super::{AddressError, LocalAddresses};
-use crate::kernel::datagram::messages;
+use crate::kernel::netlink::{Error, Messages, Netlink, Options, Received};
 use netlink_packet_route::route::{RouteHeader, RouteType};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::sys::socket::{setsockopt, sockopt};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -54,7 +53,9 @@ impl AddressWatch {
         on_change: impl FnMut(LocalAddresses) + Send + 'static,
     ) -> Result<(AddressWatch, LocalAddresses), AddressError> {
         // Events first: what changes between the two is then seen twice rather than never.
-        let events = open_events()
+        let options =
+            Options { receive_buffer: Some(RECEIVE_BUFFER), groups: &GROUPS, ..Options::default() };
+        let events = Netlink::open(NETLINK_ROUTE, &options)
             .map_err(|source| AddressError::Socket { what: "address events", source })?;
         let mut dumper = Dumper::open()?;
         let first = dumper.snapshot()?;
@@ -77,20 +78,8 @@ impl Drop for AddressWatch {
     }
 }
 
-fn open_events() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
-    }
-    socket.bind(&SocketAddr::new(0, 0))?;
-    for group in GROUPS {
-        socket.add_membership(group)?;
-    }
-    Ok(socket)
-}
-
 struct Follower<F> {
-    events: Socket,
+    events: Netlink,
     dumper: Dumper,
     last: LocalAddresses,
     stopped: UnixStream,
@@ -152,34 +141,29 @@ impl<F: FnMut(LocalAddresses)> Follower<F> {
 
     /// Reads all events that are there; true when one of them may change the snapshot, or when
     /// some were lost.
-    fn drain(&mut self) -> io::Result<bool> {
+    fn drain(&mut self) -> Result<bool, Error> {
         let mut relevant = false;
-        let mut buffer = Vec::with_capacity(64 * 1024);
         loop {
-            buffer.clear();
-            match self.events.recv(&mut buffer, libc::MSG_DONTWAIT) {
-                Ok(_) => relevant |= concerns_local_addresses(&buffer),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(relevant),
-                    Some(libc::EINTR) => {}
-                    Some(libc::ENOBUFS) => {
-                        debug!("address events were lost; reading the whole state");
-                        relevant = true;
-                    }
-                    _ => return Err(error),
-                },
+            match self.events.receive()? {
+                Received::Messages(messages) => relevant |= concern_local_addresses(messages),
+                Received::Overflow => {
+                    debug!("address events were lost; reading the whole state");
+                    relevant = true;
+                }
+                Received::Nothing => return Ok(relevant),
             }
         }
     }
 }
 
-/// Whether one of the messages of a datagram is about an address, a route of type local or the end
-/// of an interface.
-fn concerns_local_addresses(datagram: &[u8]) -> bool {
-    messages(datagram).any(|message| match message.message_type() {
+/// Whether one of the messages is about an address, a route of type local or the end of an interface.
+fn concern_local_addresses(mut messages: Messages<'_>) -> bool {
+    messages.any(|message| match message.message_type {
         libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_DELLINK => true,
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => RouteHeader::parse(message.payload())
-            .is_ok_and(|header| header.kind == RouteType::Local),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            let header = RouteHeader::parse(message.payload);
+            header.is_ok_and(|header| header.kind == RouteType::Local)
+        }
         _ => false,
     })
 }
@@ -191,8 +175,8 @@ enum Wake {
 }
 
 /// Blocks until the socket has something to read (or an error to tell), or the watch was dropped.
-fn wait(events: &Socket, stopped: &UnixStream, timeout: Option<Duration>) -> io::Result<Wake> {
-    let mut fds = [events.as_raw_fd(), stopped.as_raw_fd()].map(|fd| libc::pollfd {
+fn wait(events: &impl AsFd, stopped: &UnixStream, timeout: Option<Duration>) -> io::Result<Wake> {
+    let mut fds = [events.as_fd().as_raw_fd(), stopped.as_raw_fd()].map(|fd| libc::pollfd {
         fd,
         events: libc::POLLIN,
         revents: 0,

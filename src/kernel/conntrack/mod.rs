@@ -22,6 +22,7 @@ mod socket;
 pub use cleaner::ConntrackCleaner;
 pub use rule::{StaleCheck, UdpFrontend};
 
+use crate::kernel::netlink::Error as NetlinkError;
 use nft_table::Family;
 use std::io;
 use std::time::Duration;
@@ -57,14 +58,14 @@ pub enum ConntrackError {
         "the kernel does not answer conntrack requests: {source} \
          (CAP_NET_ADMIN and the kernel module nf_conntrack_netlink are needed)"
     )]
-    Unavailable { source: io::Error },
+    Unavailable { source: NetlinkError },
     #[error(
         "cannot list {family} UDP conntrack entries: {source} \
          (CAP_NET_ADMIN and the kernel module nf_conntrack_netlink are needed)"
     )]
-    Dump { family: Family, source: io::Error },
+    Dump { family: Family, source: NetlinkError },
     #[error("cannot delete {failed} stale {family} UDP conntrack entries, the first one: {source}")]
-    Delete { family: Family, failed: usize, source: io::Error },
+    Delete { family: Family, failed: usize, source: NetlinkError },
     #[error("cannot start the thread that removes stale conntrack entries: {0}")]
     Thread(io::Error),
 }

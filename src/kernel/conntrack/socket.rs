@@ -3,22 +3,21 @@
 use super::ConntrackError;
 use super::entry::{CTA_TUPLE_ORIG, Entry, Flow};
 use super::filter::DumpFilter;
-use crate::kernel::datagram::{error_code, messages};
+use crate::kernel::netlink::{Answer, Dumped, Error, Netlink, Options, retry};
 use netlink_packet_core::{
-    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
-    NLMSG_ERROR, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla,
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, Nla,
 };
 use netlink_packet_netfilter::conntrack::{
     ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol, Tuple,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use nft_table::Family;
-use std::io;
 use tracing::debug;
 
-/// How often an interrupted dump is begun anew; after that what it returned is used.
-const RETRIES: usize = 5;
+/// How often an interrupted dump is tried; after that what the last one returned is used.
+const ATTEMPTS: usize = 6;
 /// Deletions in one `sendmsg`. Their answers must fit into a receive buffer of the default size,
 /// which holds about 250.
 const DELETIONS: usize = 64;
@@ -44,14 +43,10 @@ pub(super) struct Found {
     pub(super) dumped: usize,
     /// The keys of those that are to go.
     pub(super) stale: Vec<Vec<DefaultNla>>,
-    /// The kernel said that the dump may be incomplete.
-    interrupted: bool,
 }
 
 pub(super) struct ConntrackSocket {
-    socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
+    socket: Netlink,
     /// False once a kernel has refused a filter.
     filters: bool,
 }
@@ -59,21 +54,9 @@ pub(super) struct ConntrackSocket {
 impl ConntrackSocket {
     /// Opens the socket in the network namespace of the calling thread.
     pub(super) fn open() -> Result<ConntrackSocket, ConntrackError> {
-        let open = || -> io::Result<Socket> {
-            let mut socket = Socket::new(NETLINK_NETFILTER)?;
-            socket.bind_auto()?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            // Answers to deletions without a copy of the request.
-            let _ = socket.set_cap_ack(true);
-            Ok(socket)
-        };
-        let socket = open().map_err(ConntrackError::Socket)?;
-        Ok(ConntrackSocket {
-            socket,
-            sequence: 0,
-            buffer: Vec::with_capacity(64 * 1024),
-            filters: true,
-        })
+        let socket = Netlink::open(NETLINK_NETFILTER, &Options::default());
+        let socket = socket.map_err(ConntrackError::Socket)?;
+        Ok(ConntrackSocket { socket, filters: true })
     }
 
     /// Asks for the number of entries. The kernel loads its conntrack modules to answer.
@@ -81,22 +64,16 @@ impl ConntrackSocket {
         self.count().map_err(|source| ConntrackError::Unavailable { source })
     }
 
-    fn count(&mut self) -> io::Result<()> {
-        let mut request = Vec::new();
+    fn count(&mut self) -> Result<(), Error> {
         let message_type = ConntrackMessageType::Other(IPCTNL_MSG_CT_GET_STATS);
-        self.append(&mut request, NLM_F_REQUEST | NLM_F_ACK, Family::V4, message_type, Vec::new());
-        self.socket.send(&request, 0)?;
-        loop {
-            self.receive()?;
-            for message in messages(&self.buffer) {
-                let ours = message.sequence_number() == self.sequence;
-                if ours && message.message_type() == NLMSG_ERROR {
-                    return match error_code(message.payload()) {
-                        0 => Ok(()),
-                        code => Err(io::Error::from_raw_os_error(code)),
-                    };
-                }
-            }
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        let sequence = self.socket.next_sequence();
+        let request = encode(sequence, flags, Family::V4, message_type, Vec::new());
+        let answered = self.socket.transact(&request, sequence.wrapping_add(1))?;
+        match answered.answers.into_iter().next() {
+            Some(answer) if answer.errno == 0 => Ok(()),
+            Some(answer) => Err(Error::Kernel(answer)),
+            None => Err(Error::NoEnd),
         }
     }
 
@@ -108,7 +85,7 @@ impl ConntrackSocket {
         is_stale: &dyn Fn(&Flow) -> bool,
     ) -> Result<Found, ConntrackError> {
         let family = filter.family;
-        let result = retry_interrupted(|| {
+        let result = complete_or_last(|| {
             let kernel_side = self.filters.then_some(filter);
             match self.dump(family, kernel_side, is_stale) {
                 Err(error) if kernel_side.is_some() && refused(&error) => {
@@ -127,37 +104,20 @@ impl ConntrackSocket {
         family: Family,
         filter: Option<&DumpFilter>,
         is_stale: &dyn Fn(&Flow) -> bool,
-    ) -> io::Result<Found> {
+    ) -> Result<(Found, Dumped), Error> {
         let attributes = filter.map(filter_attributes).unwrap_or_default();
-        let mut request = Vec::new();
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
-        self.append(&mut request, flags, family, ConntrackMessageType::Get, attributes);
-        self.socket.send(&request, 0)?;
+        let request = encode(0, flags, family, ConntrackMessageType::Get, attributes);
         let mut found = Found::default();
-        loop {
-            self.receive()?;
-            for message in messages(&self.buffer) {
-                if message.sequence_number() != self.sequence {
-                    continue; // left over from a dump that failed
-                }
-                found.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-                match message.message_type() {
-                    NLMSG_ERROR | NLMSG_DONE => {
-                        return match error_code(message.payload()) {
-                            0 => Ok(found),
-                            code => Err(io::Error::from_raw_os_error(code)),
-                        };
-                    }
-                    _ => {
-                        found.dumped += 1;
-                        let entry = Entry(message.payload().get(NFGENMSG..).unwrap_or_default());
-                        if entry.udp().map_err(io::Error::other)?.is_some_and(|f| is_stale(&f)) {
-                            found.stale.push(entry.key().map_err(io::Error::other)?);
-                        }
-                    }
-                }
+        let dumped = self.socket.dump(request, |message| {
+            found.dumped += 1;
+            let entry = Entry(message.payload.get(NFGENMSG..).unwrap_or_default());
+            if entry.udp()?.is_some_and(|flow| is_stale(&flow)) {
+                found.stale.push(entry.key()?);
             }
-        }
+            Ok(())
+        })?;
+        Ok((found, dumped))
     }
 
     /// Deletes the entries with these keys. Returns how many there were; one that is gone already
@@ -175,14 +135,14 @@ impl ConntrackSocket {
             let chunk: Vec<_> = keys.by_ref().take(DELETIONS).collect();
             let count = chunk.len();
             match self.delete_chunk(family, chunk) {
-                Ok(results) => {
-                    for code in results {
-                        match code {
+                Ok(answers) => {
+                    for answer in answers {
+                        match answer.errno {
                             0 => deleted += 1,
                             libc::ENOENT => {}
-                            code => {
+                            _ => {
                                 failed += 1;
-                                first.get_or_insert(io::Error::from_raw_os_error(code));
+                                first.get_or_insert(Error::Kernel(answer));
                             }
                         }
                     }
@@ -196,85 +156,71 @@ impl ConntrackSocket {
         (deleted, first.map(|source| ConntrackError::Delete { family, failed, source }))
     }
 
-    /// One `sendmsg` of deletions and their results: an errno each, 0 for success.
-    fn delete_chunk(&mut self, family: Family, keys: Vec<Vec<DefaultNla>>) -> io::Result<Vec<i32>> {
-        let first = self.sequence.wrapping_add(1);
+    /// One `sendmsg` of deletions, and an answer to each.
+    fn delete_chunk(
+        &mut self,
+        family: Family,
+        keys: Vec<Vec<DefaultNla>>,
+    ) -> Result<Vec<Answer>, Error> {
         let count = keys.len();
+        let mut sequence = self.socket.next_sequence();
         let mut requests = Vec::new();
         for key in keys {
             let flags = NLM_F_REQUEST | NLM_F_ACK;
-            self.append(&mut requests, flags, family, ConntrackMessageType::Delete, key);
+            requests.extend(encode(sequence, flags, family, ConntrackMessageType::Delete, key));
+            sequence = sequence.wrapping_add(1);
         }
-        self.socket.send(&requests, 0)?;
-        let mut results = Vec::with_capacity(count);
-        while results.len() < count {
-            self.receive()?;
-            for message in messages(&self.buffer) {
-                let ours = (message.sequence_number().wrapping_sub(first) as usize) < count;
-                if ours && message.message_type() == NLMSG_ERROR {
-                    results.push(error_code(message.payload()));
-                }
-            }
+        let answered = self.socket.transact(&requests, sequence)?;
+        match answered.answers.len() {
+            _ if answered.overflow => Err(Error::Lost),
+            answers if answers < count => Err(Error::NoEnd),
+            _ => Ok(answered.answers),
         }
-        Ok(results)
     }
+}
 
-    fn append(
-        &mut self,
-        requests: &mut Vec<u8>,
-        flags: u16,
-        family: Family,
-        message_type: ConntrackMessageType,
-        attributes: Vec<DefaultNla>,
-    ) {
-        self.sequence = self.sequence.wrapping_add(1);
-        let family = match family {
-            Family::V4 => NetfilterProtoFamily::IPv4,
-            Family::V6 => NetfilterProtoFamily::IPv6,
-        };
-        // The typed variants lose the nested flag of attributes that they do not know.
-        let message = ConntrackMessage::Other { message_type: message_type.into(), attributes };
-        let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
-        let start = requests.len();
-        requests.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut requests[start..]);
-    }
-
-    /// Fills the buffer with the next datagram.
-    fn receive(&mut self) -> io::Result<()> {
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
+/// A request as a message, padded so that another can follow.
+fn encode(
+    sequence: u32,
+    flags: u16,
+    family: Family,
+    message_type: ConntrackMessageType,
+    attributes: Vec<DefaultNla>,
+) -> Vec<u8> {
+    let family = match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    };
+    // The typed variants lose the nested flag of attributes that they do not know.
+    let message = ConntrackMessage::Other { message_type: message_type.into(), attributes };
+    let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len().next_multiple_of(4)];
+    message.serialize(&mut bytes);
+    bytes
 }
 
 /// Begins an interrupted dump anew a few times; then takes what there is, since every entry in an
 /// incomplete dump is real.
-fn retry_interrupted(mut dump: impl FnMut() -> io::Result<Found>) -> io::Result<Found> {
-    for _ in 0..RETRIES {
-        match dump() {
-            Ok(found) if !found.interrupted => return Ok(found),
-            Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    dump()
+fn complete_or_last(
+    mut dump: impl FnMut() -> Result<(Found, Dumped), Error>,
+) -> Result<Found, Error> {
+    let mut last = Found::default();
+    let attempt = || {
+        let dumped;
+        (last, dumped) = dump()?;
+        Ok((dumped == Dumped::Complete).then_some(()))
+    };
+    retry(ATTEMPTS, attempt).map(|_| last)
 }
 
 /// Whether a kernel says with this error that it does not know the filter.
-fn refused(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))
+fn refused(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL))
 }
 
 /// `CTA_TUPLE_ORIG` with the wanted values and `CTA_FILTER`, which says which of them to compare
@@ -332,19 +278,18 @@ mod tests {
         }
     }
 
-    fn found(dumped: usize, interrupted: bool) -> Found {
-        Found { dumped, stale: Vec::new(), interrupted }
+    fn found(dumped: usize) -> Found {
+        Found { dumped, stale: Vec::new() }
     }
 
     #[test]
     fn an_interrupted_dump_is_begun_anew() {
         let mut attempts = 0;
-        let result = retry_interrupted(|| {
+        let result = complete_or_last(|| {
             attempts += 1;
             match attempts {
-                1 => Ok(found(10, true)),
-                2 => Err(io::Error::from_raw_os_error(libc::EINTR)),
-                _ => Ok(found(30, false)),
+                1 | 2 => Ok((found(10), Dumped::Interrupted)),
+                _ => Ok((found(30), Dumped::Complete)),
             }
         });
         assert_eq!((result.unwrap().dumped, attempts), (30, 3));
@@ -353,20 +298,20 @@ mod tests {
     #[test]
     fn after_five_retries_a_partial_dump_is_used() {
         let mut attempts = 0;
-        let result = retry_interrupted(|| {
+        let result = complete_or_last(|| {
             attempts += 1;
-            Ok(found(attempts, true))
+            Ok((found(attempts), Dumped::Interrupted))
         });
         assert_eq!((result.unwrap().dumped, attempts), (6, 6));
     }
 
     #[test]
-    fn other_errors_are_not_retried() {
+    fn errors_are_not_retried() {
         let mut attempts = 0;
-        let result = retry_interrupted(|| {
+        let result = complete_or_last(|| {
             attempts += 1;
-            Err(io::Error::from_raw_os_error(libc::EPERM))
+            Err(Error::of_errno(libc::EPERM))
         });
-        assert_eq!((result.unwrap_err().raw_os_error(), attempts), (Some(libc::EPERM), 1));
+        assert_eq!((result.unwrap_err().errno(), attempts), (Some(libc::EPERM), 1));
     }
 }

@@ -4,11 +4,13 @@
 //! does no harm.
 
 use super::LeftoversError;
-use super::batch::Batches;
 use super::names::{IPTABLES_TABLES, NFTABLES_TABLE, is_kube_proxys};
+use super::objects::ChainName;
+use crate::kernel::netlink::{Dumped, HEADER, Netlink};
 use nft_table::Family;
 use nft_table::netlink::numbers::{self, LIST_ELEMENT, element, rule, verdict};
 use nft_table::netlink::walk::{attributes, number, string};
+use rustables::error::QueryError;
 use rustables::query::get_list_of_objects;
 use rustables::{Chain, Rule, Table};
 use std::collections::BTreeSet;
@@ -16,17 +18,8 @@ use std::collections::BTreeSet;
 /// `NFTA_RULE_HANDLE`, `NFTA_IMMEDIATE_DATA` of linux/netfilter/nf_tables.h.
 const RULE_HANDLE: u16 = 3;
 const IMMEDIATE_DATA: u16 = 2;
-
-/// Bytes of the header of a message.
-const NETLINK_HEADER: usize = 16;
-
-/// A chain of an iptables table. The table is one of `IPTABLES_TABLES`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ChainName {
-    pub(super) family: Family,
-    pub(super) table: &'static str,
-    pub(super) chain: String,
-}
+/// Bytes of the netfilter header at the beginning of a payload; the first is the family.
+const NETFILTER_HEADER: usize = 4;
 
 /// A rule that jumps or goes to another chain of its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,35 +40,32 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// Lists everything. An error EINTR means that something changed meanwhile.
-    pub(super) fn read(kernel: &mut Batches) -> Result<Inventory, LeftoversError> {
+    /// Lists everything. None: something changed meanwhile.
+    pub(super) fn read(socket: &mut Netlink) -> Result<Option<Inventory>, LeftoversError> {
         let mut inventory = Inventory::default();
-        let list = |what| move |source| LeftoversError::List { what, source };
-        let request =
-            |sequence| get_list_of_objects::<Table>(libc::NFT_MSG_GETTABLE as u16, sequence, None);
-        kernel
-            .dump(request, |family, attributes| inventory.add_table(family, attributes))
-            .map_err(list("nftables tables"))?;
-        let request =
-            |sequence| get_list_of_objects::<Chain>(libc::NFT_MSG_GETCHAIN as u16, sequence, None);
-        kernel
-            .dump(request, |family, attributes| inventory.add_chain(family, attributes))
-            .map_err(list("nftables chains"))?;
+        let request = get_list_of_objects::<Table>(libc::NFT_MSG_GETTABLE as u16, 0, None);
+        let add = |family, attributes: &[u8]| inventory.add_table(family, attributes);
+        if dump(socket, "nftables tables", request, add)? == Dumped::Interrupted {
+            return Ok(None);
+        }
+        let request = get_list_of_objects::<Chain>(libc::NFT_MSG_GETCHAIN as u16, 0, None);
+        let add = |family, attributes: &[u8]| inventory.add_chain(family, attributes);
+        if dump(socket, "nftables chains", request, add)? == Dumped::Interrupted {
+            return Ok(None);
+        }
         let owned = inventory.chains.iter().filter(|(name, _)| is_kube_proxys(&name.chain));
         let tables: BTreeSet<_> = owned.map(|(name, _)| (name.family, name.table)).collect();
         for (family, table) in tables {
             let filter = Rule::default().with_table(table);
-            let request = |sequence| {
-                let request =
-                    get_list_of_objects(libc::NFT_MSG_GETRULE as u16, sequence, Some(&filter));
-                // For all families the kernel would stop after the first table of this name.
-                request.map(|request| of_family(request, family))
-            };
-            kernel
-                .dump(request, |family, attributes| inventory.add_rule(family, attributes))
-                .map_err(list("nftables rules"))?;
+            let request = get_list_of_objects(libc::NFT_MSG_GETRULE as u16, 0, Some(&filter));
+            // For all families the kernel would stop after the first table of this name.
+            let request = request.map(|request| of_family(request, family));
+            let add = |family, attributes: &[u8]| inventory.add_rule(family, attributes);
+            if dump(socket, "nftables rules", request, add)? == Dumped::Interrupted {
+                return Ok(None);
+            }
         }
-        Ok(inventory)
+        Ok(Some(inventory))
     }
 
     fn add_table(&mut self, family: Family, bytes: &[u8]) {
@@ -121,9 +111,29 @@ impl Inventory {
     }
 }
 
+/// Gives the attributes of each object of families ip and ip6 to `each`.
+fn dump(
+    socket: &mut Netlink,
+    what: &'static str,
+    request: Result<Vec<u8>, QueryError>,
+    mut each: impl FnMut(Family, &[u8]),
+) -> Result<Dumped, LeftoversError> {
+    let request = request.map_err(|source| LeftoversError::Request { what, source })?;
+    let dumped = socket.dump(request, |message| {
+        let attributes = message.payload.get(NETFILTER_HEADER..).unwrap_or_default();
+        match message.payload.first().copied() {
+            Some(numbers::IPV4) => each(Family::V4, attributes),
+            Some(numbers::IPV6) => each(Family::V6, attributes),
+            _ => {}
+        }
+        Ok(())
+    });
+    dumped.map_err(|source| LeftoversError::List { what, source })
+}
+
 /// Limits a request to a family: the first byte after the netlink header.
 fn of_family(mut request: Vec<u8>, family: Family) -> Vec<u8> {
-    request[NETLINK_HEADER] = match family {
+    request[HEADER] = match family {
         Family::V4 => numbers::IPV4,
         Family::V6 => numbers::IPV6,
     };

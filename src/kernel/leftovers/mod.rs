@@ -8,16 +8,23 @@
 //!
 //! To be called once the own table serves, so that no moment is without rules. Everything goes in
 //! one transaction, or a few when there is very much of it. The pieces: `names` knows which chains
-//! are whose, `inventory` lists what is there, `removal` decides (pure), `batch` does it.
+//! are whose, `objects` what they are called, `inventory` lists what is there, `removal` decides (pure),
+//! `batch` does it. Each knows only those before it, and `batch` not the two in between.
 
 mod batch;
 mod inventory;
 mod names;
+mod objects;
 mod removal;
 
-use batch::{BatchError, Batches};
+use crate::kernel::netlink::{Error as NetlinkError, Netlink, Options, retry};
+use batch::{Outcome, commit};
 use inventory::Inventory;
-use removal::{Object, Removal};
+use names::NFTABLES_TABLE;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use objects::{Object, Operation};
+use removal::Removal;
+use rustables::error::QueryError;
 use std::collections::BTreeMap;
 use std::io;
 use tracing::debug;
@@ -25,6 +32,8 @@ use tracing::debug;
 /// How often the whole is tried: others may change their rules meanwhile, and what turns out to be
 /// in use is left out of the next attempt.
 const ATTEMPTS: usize = 10;
+/// Room for refusals, in bytes.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +54,20 @@ impl Removed {
     pub fn is_nothing(&self) -> bool {
         self.tables.is_empty() && self.chains == 0 && self.rules == 0
     }
+
+    /// Adds what a transaction removed.
+    fn count(&mut self, operations: &[Operation]) {
+        for operation in operations {
+            match operation {
+                Operation::DeleteTable(family) => {
+                    self.tables.push(format!("table {} {NFTABLES_TABLE}", objects::nft(*family)));
+                }
+                Operation::DeleteRule(..) => self.rules += 1,
+                Operation::FlushChain(_) => {}
+                Operation::DeleteChain(_) => self.chains += 1,
+            }
+        }
+    }
 }
 
 /// Why leftovers could not be removed.
@@ -53,9 +76,11 @@ pub enum LeftoversError {
     #[error("cannot open a netfilter netlink socket to look for leftovers: {0}")]
     Socket(io::Error),
     #[error("cannot list {what} to look for leftovers of other kube-proxy modes: {source}")]
-    List { what: &'static str, source: io::Error },
+    List { what: &'static str, source: NetlinkError },
+    #[error("cannot ask for {what} to look for leftovers of other kube-proxy modes: {source}")]
+    Request { what: &'static str, source: QueryError },
     #[error("cannot remove leftovers of other kube-proxy modes: {0}")]
-    Remove(io::Error),
+    Remove(NetlinkError),
     #[error("other programs kept changing their rules; leftovers of other kube-proxy modes remain")]
     Restless,
 }
@@ -63,46 +88,40 @@ pub enum LeftoversError {
 /// Finds and removes leftovers in the network namespace of the calling thread. Blocks for as long
 /// as the kernel needs, which is seconds for tens of thousands of chains.
 pub fn remove() -> Result<Removed, LeftoversError> {
-    let mut batches = Batches::open().map_err(LeftoversError::Socket)?;
-    let mut refused: BTreeMap<Object, String> = BTreeMap::new();
+    let options = Options { receive_buffer: Some(RECEIVE_BUFFER), ..Options::default() };
+    let mut socket = Netlink::open(NETLINK_NETFILTER, &options).map_err(LeftoversError::Socket)?;
+    let mut refused = BTreeMap::new();
     let mut removed = Removed::default();
-    for _ in 0..ATTEMPTS {
-        let inventory = match Inventory::read(&mut batches) {
-            Ok(inventory) => inventory,
-            Err(LeftoversError::List { source, .. })
-                if source.raw_os_error() == Some(libc::EINTR) =>
-            {
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let removal = Removal::of(&inventory, &refused);
-        let mut failed = false;
-        for operations in removal.transactions() {
-            match batches.commit(operations) {
-                Ok(()) => removed.count(operations),
-                Err(BatchError::Refused(refusals)) => {
-                    failed = true;
-                    for (operation, error) in refusals {
-                        debug!(%operation, %error, "the kernel refuses to remove a leftover");
-                        // What is gone already is not listed the next time.
-                        if error.raw_os_error() != Some(libc::ENOENT) {
-                            refused.insert(operation.object(), error.to_string());
-                        }
+    let attempt = || try_remove(&mut socket, &mut refused, &mut removed);
+    let kept = retry(ATTEMPTS, attempt)?.ok_or(LeftoversError::Restless)?;
+    removed.kept = kept;
+    Ok(removed)
+}
+
+/// One attempt; returns what stays. None: others were faster, or the kernel refused something, which
+/// is left out of the next attempt.
+fn try_remove(
+    socket: &mut Netlink,
+    refused: &mut BTreeMap<Object, String>,
+    removed: &mut Removed,
+) -> Result<Option<Vec<String>>, LeftoversError> {
+    let Some(inventory) = Inventory::read(socket)? else { return Ok(None) };
+    let removal = Removal::of(&inventory, refused);
+    for operations in removal.transactions() {
+        match commit(socket, operations).map_err(LeftoversError::Remove)? {
+            Outcome::Committed => removed.count(operations),
+            Outcome::Interrupted => return Ok(None),
+            Outcome::Refused(refusals) => {
+                for (operation, error) in refusals {
+                    debug!(%operation, %error, "the kernel refuses to remove a leftover");
+                    // What is gone already is not listed the next time.
+                    if error.errno() != Some(libc::ENOENT) {
+                        refused.insert(operation.object(), error.to_string());
                     }
-                    break;
                 }
-                Err(BatchError::Failed(error)) if error.raw_os_error() == Some(libc::EINTR) => {
-                    failed = true;
-                    break;
-                }
-                Err(BatchError::Failed(error)) => return Err(LeftoversError::Remove(error)),
+                return Ok(None);
             }
-        }
-        if !failed {
-            removed.kept = removal.kept();
-            return Ok(removed);
         }
     }
-    Err(LeftoversError::Restless)
+    Ok(Some(removal.kept()))
 }

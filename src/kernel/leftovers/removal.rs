@@ -1,71 +1,12 @@
 //! What is to be removed, and in which order. Pure.
 
-use super::Removed;
-use super::inventory::{ChainName, Inventory};
-use super::names::{NFTABLES_TABLE, is_kube_proxys};
-use nft_table::Family;
+use super::inventory::Inventory;
+use super::names::is_kube_proxys;
+use super::objects::{ChainName, Object, Operation};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 /// Operations in one transaction: some 8 MiB of messages.
 const OPERATIONS: usize = 65_536;
-
-/// Something that the kernel may refuse to remove.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Object {
-    Table(Family),
-    Chain(ChainName),
-    Rule(ChainName, u64),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
-    DeleteTable(Family),
-    DeleteRule(ChainName, u64),
-    FlushChain(ChainName),
-    DeleteChain(ChainName),
-}
-
-impl Operation {
-    pub(super) fn object(&self) -> Object {
-        match self {
-            Operation::DeleteTable(family) => Object::Table(*family),
-            Operation::DeleteRule(chain, handle) => Object::Rule(chain.clone(), *handle),
-            Operation::FlushChain(chain) | Operation::DeleteChain(chain) => {
-                Object::Chain(chain.clone())
-            }
-        }
-    }
-}
-
-impl fmt::Display for ChainName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", nft(self.family), self.table, self.chain)
-    }
-}
-
-impl fmt::Display for Operation {
-    /// As nft writes it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Operation::DeleteTable(family) => {
-                write!(f, "delete table {} {NFTABLES_TABLE}", nft(*family))
-            }
-            Operation::DeleteRule(chain, handle) => {
-                write!(f, "delete rule {chain} handle {handle}")
-            }
-            Operation::FlushChain(chain) => write!(f, "flush chain {chain}"),
-            Operation::DeleteChain(chain) => write!(f, "delete chain {chain}"),
-        }
-    }
-}
-
-fn nft(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ip",
-        Family::V6 => "ip6",
-    }
-}
 
 /// What one pass is to do.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -149,26 +90,11 @@ impl Removal {
     }
 }
 
-impl Removed {
-    /// Adds what a transaction removed.
-    pub(super) fn count(&mut self, operations: &[Operation]) {
-        for operation in operations {
-            match operation {
-                Operation::DeleteTable(family) => {
-                    self.tables.push(format!("table {} {NFTABLES_TABLE}", nft(*family)));
-                }
-                Operation::DeleteRule(..) => self.rules += 1,
-                Operation::FlushChain(_) => {}
-                Operation::DeleteChain(_) => self.chains += 1,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::inventory::Jump;
     use super::*;
+    use nft_table::Family;
 
     fn nat(chain: &str) -> ChainName {
         ChainName { family: Family::V4, table: "nat", chain: chain.to_owned() }

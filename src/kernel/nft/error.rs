@@ -1,5 +1,6 @@
 //! What can go wrong between a transaction and the kernel.
 
+use crate::kernel::netlink::{Answer, Error as NetlinkError};
 use netlink_packet_core::DecodeError;
 use nft_table::netlink::Batch;
 use nft_table::{Key, Operation, Transaction, text};
@@ -22,7 +23,7 @@ pub enum Error {
     Permission,
     /// The kernel has no nftables.
     #[error("the kernel has no nftables (is the module nf_tables there?): {0}")]
-    Unsupported(io::Error),
+    Unsupported(NetlinkError),
     /// The transaction does not fit into the send buffer, which only a process with CAP_NET_ADMIN in the
     /// initial user namespace can enlarge at will.
     #[error(
@@ -35,7 +36,7 @@ pub enum Error {
     AnswerLost,
     /// The kernel answered a request other than a transaction with an error.
     #[error("{request}: {source}")]
-    Request { request: String, source: io::Error },
+    Request { request: String, source: NetlinkError },
     #[error("{what}: {source}")]
     Socket { what: &'static str, source: io::Error },
     #[error("the kernel's answer cannot be read: {0}")]
@@ -43,6 +44,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// What went wrong with a request.
+    pub(super) fn of_request(request: &str, error: NetlinkError) -> Error {
+        match error {
+            NetlinkError::Socket { what, source } => Error::Socket { what, source },
+            NetlinkError::TooLarge { bytes, limit } => Error::TooLarge { bytes, limit },
+            NetlinkError::Malformed(error) => Error::Malformed(error),
+            NetlinkError::Interrupted { .. } => Error::Interrupted,
+            error if error.errno() == Some(libc::EPERM) => Error::Permission,
+            source => Error::Request { request: request.to_owned(), source },
+        }
+    }
+
     /// What the kernel has refused, the first cause first; empty for other errors.
     pub fn refusals(&self) -> &[Refusal] {
         match self {
@@ -129,17 +142,6 @@ impl fmt::Display for Refusal {
             Cause::Loop | Cause::Other => Ok(()),
         }
     }
-}
-
-/// An error message of the kernel.
-#[derive(Debug)]
-pub struct Answer {
-    pub sequence: u32,
-    /// A positive errno; 0 for an acknowledgement.
-    pub errno: i32,
-    pub message: String,
-    /// Where in the message the attribute at fault begins.
-    pub offset: Option<usize>,
 }
 
 impl Refusal {

@@ -3,15 +3,20 @@
 mod error;
 mod probe;
 mod read;
-mod socket;
 
 pub use error::{Cause, Error, Refusal, Refusals};
 
-use error::Answer;
-use nft_table::netlink::numbers::{self, message};
-use nft_table::netlink::{Batch, walk};
+use crate::kernel::netlink::{Answer, Answers, Dumped, Message, Netlink, Options};
+use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nft_table::netlink::numbers::{self, INET, message};
+use nft_table::netlink::{Batch, Writer, walk};
 use nft_table::{Key, Set, Snapshot, Transaction, Value};
-use socket::{Answers, NetfilterSocket};
+
+/// Room for the errors of a transaction, in bytes.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Bytes of the netfilter header at the beginning of a payload.
+const NETFILTER_HEADER: usize = 4;
 
 /// What the rest of the program needs of nftables: the seam between it and the kernel.
 pub trait Kernel {
@@ -35,7 +40,7 @@ pub trait Kernel {
 /// The nftables of the network namespace in which it was opened. One socket for its life.
 #[derive(Debug)]
 pub struct Nft {
-    socket: NetfilterSocket,
+    socket: Netlink,
 }
 
 impl Nft {
@@ -45,7 +50,11 @@ impl Nft {
     /// [`Error::Permission`] without CAP_NET_ADMIN there; [`Error::Unsupported`] if the kernel has no
     /// nftables.
     pub fn open() -> Result<Nft, Error> {
-        let mut nft = Nft { socket: NetfilterSocket::open()? };
+        let options = Options { receive_buffer: Some(RECEIVE_BUFFER), ..Options::default() };
+        let socket = Netlink::open(NETLINK_NETFILTER, &options).map_err(|source| {
+            Error::Socket { what: "opening a netfilter netlink socket", source }
+        })?;
+        let mut nft = Nft { socket };
         match nft.generation() {
             Ok(_) => Ok(nft),
             Err(Error::Request { source, .. }) => Err(Error::Unsupported(source)),
@@ -67,8 +76,10 @@ impl Nft {
         }
         let before = self.generation()?;
         let batch = Batch::encode(transaction, self.socket.next_sequence(), generation);
-        let answers =
-            self.socket.send_batch(batch.bytes(), batch.acknowledged(), batch.next_sequence())?;
+        let answers = self
+            .socket
+            .transact(batch.bytes(), batch.next_sequence())
+            .map_err(|error| Error::of_request("sending a transaction", error))?;
         self.outcome(transaction, &batch, answers, before)
     }
 
@@ -79,27 +90,64 @@ impl Nft {
         answers: Answers,
         before: u32,
     ) -> Result<(), Error> {
+        let (acknowledgements, errors): (Vec<Answer>, Vec<Answer>) =
+            answers.answers.into_iter().partition(|answer| answer.errno == 0);
         // Against the batch as a whole: the kernel has not looked at its messages.
-        let whole = |answer: &Answer, errno| answer.errno == errno && answers.errors.len() == 1;
-        if let [only] = &answers.errors[..] {
-            if whole(only, libc::ERESTART) {
+        if let [only] = &errors[..] {
+            if only.errno == libc::ERESTART {
                 return Err(Error::Interrupted);
             }
-            if whole(only, libc::EPERM) && batch.place(only.sequence, None).is_none() {
+            if only.errno == libc::EPERM && batch.place(only.sequence, None).is_none() {
                 return Err(Error::Permission);
             }
         }
-        if !answers.errors.is_empty() {
+        if !errors.is_empty() {
             let refusal = |answer| Refusal::of(transaction, batch, answer);
-            return Err(Error::Refused(Refusals(
-                answers.errors.into_iter().map(refusal).collect(),
-            )));
+            return Err(Error::Refused(Refusals(errors.into_iter().map(refusal).collect())));
         }
-        // Without an acknowledgement the generation tells.
-        if answers.acknowledged || self.generation()? == before.wrapping_add(1) {
+        // Where the acknowledgement was lost, the generation tells.
+        let last = batch.acknowledged();
+        if acknowledgements.iter().any(|answer| answer.sequence == last)
+            || self.generation()? == before.wrapping_add(1)
+        {
             return Ok(());
         }
         Err(Error::AnswerLost)
+    }
+
+    /// Asks for one message, and gives its type and attributes to `each`. `what` is for errors.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if the kernel answers with an error.
+    fn get(
+        &mut self,
+        what: &str,
+        message_type: u16,
+        request: impl FnOnce(&mut Writer),
+        each: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), Error> {
+        self.socket
+            .get(encode(message_type, NLM_F_REQUEST, request), attributes(each))
+            .map_err(|error| Error::of_request(what, error))
+    }
+
+    /// [`Nft::get`] for all there is.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the ruleset changed while it was dumped.
+    fn dump(
+        &mut self,
+        what: &str,
+        message_type: u16,
+        request: impl FnOnce(&mut Writer),
+        each: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), Error> {
+        let request = encode(message_type, NLM_F_REQUEST | NLM_F_DUMP, request);
+        match self.socket.dump(request, attributes(each)) {
+            Ok(Dumped::Complete) => Ok(()),
+            Ok(Dumped::Interrupted) => Err(Error::Interrupted),
+            Err(error) => Err(Error::of_request(what, error)),
+        }
     }
 }
 
@@ -122,20 +170,37 @@ impl Kernel for Nft {
 
     fn generation(&mut self) -> Result<u32, Error> {
         let mut generation = 0;
-        self.socket.request(
+        self.get(
             "reading the generation of the ruleset",
             message::GET_GENERATION,
-            false,
             |_| {},
-            |kind, payload| {
+            |message_type, attributes| {
                 let id =
-                    walk::attributes(payload).find(|(kind, _)| *kind == numbers::GENERATION_ID);
-                if let (message::NEW_GENERATION, Some((_, value))) = (kind, id) {
+                    walk::attributes(attributes).find(|(kind, _)| *kind == numbers::GENERATION_ID);
+                if let (message::NEW_GENERATION, Some((_, value))) = (message_type, id) {
                     generation = walk::number(value)?;
                 }
                 Ok(())
             },
         )?;
         Ok(generation)
+    }
+}
+
+/// A request about objects of family inet; the socket numbers it.
+fn encode(message_type: u16, flags: u16, attributes: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::default();
+    let start = writer.open_message(message_type, flags, 0, INET, 0);
+    attributes(&mut writer);
+    writer.close_message(start);
+    writer.0
+}
+
+/// Takes the netfilter header off a message.
+fn attributes(
+    mut each: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
+) -> impl FnMut(&Message<'_>) -> Result<(), DecodeError> {
+    move |message| {
+        each(message.message_type, message.payload.get(NETFILTER_HEADER..).unwrap_or_default())
     }
 }

@@ -5,12 +5,13 @@
 //! thousand take a third of a second, five times as many take ten. It is done once, at the start.
 
 use super::{Error, Kernel, Nft};
+use crate::kernel::netlink::retry;
 use hashbrown::HashSet;
+use netlink_packet_core::DecodeError;
 use nft_table::netlink::dump::{self, DumpedSet, ElementReader};
 use nft_table::netlink::numbers::{chain, element, message, rule, set, table};
 use nft_table::netlink::{AnonymousSets, SnapshotChain, walk};
 use nft_table::{Key, Set, Snapshot, SnapshotSet, Value};
-use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -27,16 +28,15 @@ impl Nft {
         &mut self,
         mut read: impl FnMut(&mut Nft) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        for _ in 0..TRIES {
+        let attempt = || {
             let before = self.generation()?;
-            let result = read(self);
-            match result {
-                Err(Error::Interrupted) => continue,
-                _ if self.generation()? != before => continue,
-                result => return result,
+            match read(self) {
+                Err(Error::Interrupted) => Ok(None),
+                _ if self.generation()? != before => Ok(None),
+                result => result.map(Some),
             }
-        }
-        Err(Error::Interrupted)
+        };
+        retry(TRIES, attempt)?.ok_or(Error::Interrupted)
     }
 
     /// What the kernel has of a table.
@@ -89,22 +89,19 @@ impl Nft {
     pub(super) fn read_table_flags(&mut self, name: &str) -> Result<Option<u32>, Error> {
         let what = format!("looking for table inet {name}");
         let mut flags = 0;
-        let found = self.socket.request(
+        let found = self.get(
             &what,
             message::GET_TABLE,
-            false,
             |request| request.string(table::NAME, name),
-            |_, payload| {
-                let found = walk::attributes(payload).find(|(kind, _)| *kind == table::FLAGS);
+            |_, attributes| {
+                let found = walk::attributes(attributes).find(|(kind, _)| *kind == table::FLAGS);
                 flags = found.map_or(Ok(0), |(_, value)| walk::number(value))?;
                 Ok(())
             },
         );
         match found {
             Ok(()) => Ok(Some(flags)),
-            Err(Error::Request { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(None)
-            }
+            Err(Error::Request { source, .. }) if source.errno() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -112,14 +109,13 @@ impl Nft {
     fn read_sets(&mut self, table: &str) -> Result<Vec<DumpedSet>, Error> {
         let what = format!("reading the sets of table inet {table}");
         let mut sets = Vec::new();
-        self.socket.request(
+        self.dump(
             &what,
             message::GET_SET,
-            true,
             |request| request.string(set::TABLE, table),
-            |kind, payload| {
-                if kind == message::NEW_SET {
-                    sets.push(dump::set(payload)?);
+            |message_type, attributes| {
+                if message_type == message::NEW_SET {
+                    sets.push(dump::set(attributes)?);
                 }
                 Ok(())
             },
@@ -134,17 +130,16 @@ impl Nft {
         anonymous_sets: &Arc<AnonymousSets>,
     ) -> Result<(), Error> {
         let what = format!("reading the chains of table inet {table}");
-        self.socket.request(
+        self.dump(
             &what,
             message::GET_CHAIN,
-            true,
             // Older kernels dump the chains of all tables all the same.
             |request| request.string(chain::TABLE, table),
-            |kind, payload| {
-                if kind != message::NEW_CHAIN {
+            |message_type, attributes| {
+                if message_type != message::NEW_CHAIN {
                     return Ok(());
                 }
-                let dumped = dump::chain(payload)?;
+                let dumped = dump::chain(attributes)?;
                 if dumped.table == table {
                     let chain = SnapshotChain {
                         base: dumped.base,
@@ -161,14 +156,15 @@ impl Nft {
 
     fn read_rules(&mut self, table: &str, snapshot: &mut Snapshot) -> Result<(), Error> {
         let what = format!("reading the rules of table inet {table}");
-        self.socket.request(
+        self.dump(
             &what,
             message::GET_RULE,
-            true,
             |request| request.string(rule::TABLE, table),
-            |kind, payload| {
-                let (chain, expressions) = dump::rule(payload);
-                if let (message::NEW_RULE, Some(chain)) = (kind, snapshot.chains.get_mut(chain)) {
+            |message_type, attributes| {
+                let (chain, expressions) = dump::rule(attributes);
+                if let (message::NEW_RULE, Some(chain)) =
+                    (message_type, snapshot.chains.get_mut(chain))
+                {
                     chain.rules.push(expressions.to_vec());
                 }
                 Ok(())
@@ -183,17 +179,16 @@ impl Nft {
     pub fn counters(&mut self, table: &str, chain: &str) -> Result<Vec<u64>, Error> {
         let what = format!("reading the counters of chain inet {table} {chain}");
         let mut counters = Vec::new();
-        self.socket.request(
+        self.dump(
             &what,
             message::GET_RULE,
-            true,
             |request| {
                 request.string(rule::TABLE, table);
                 request.string(rule::CHAIN, chain);
             },
-            |kind, payload| {
-                if kind == message::NEW_RULE {
-                    counters.extend(dump::counter(dump::rule(payload).1));
+            |message_type, attributes| {
+                if message_type == message::NEW_RULE {
+                    counters.extend(dump::counter(dump::rule(attributes).1));
                 }
                 Ok(())
             },
@@ -208,35 +203,36 @@ impl Nft {
         set: &Set,
     ) -> Result<Vec<(Key, Value)>, Error> {
         let mut reader = ElementReader::new(set);
-        self.request_elements(table, &set.name, |payload| Ok(reader.read(payload)?))?;
+        self.each_elements(table, &set.name, |attributes| reader.read(attributes))?;
         Ok(reader.finish())
     }
 
     fn dump_elements(&mut self, table: &str, set: &str) -> Result<Vec<Vec<u8>>, Error> {
         let mut messages = Vec::new();
-        self.request_elements(table, set, |payload| {
-            messages.push(payload.to_vec());
+        self.each_elements(table, set, |attributes| {
+            messages.push(attributes.to_vec());
             Ok(())
         })?;
         Ok(messages)
     }
 
-    fn request_elements(
+    fn each_elements(
         &mut self,
         table: &str,
         set: &str,
-        mut each: impl FnMut(&[u8]) -> Result<(), Error>,
+        mut each: impl FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), Error> {
         let what = format!("reading the elements of set inet {table} {set}");
-        self.socket.request(
+        self.dump(
             &what,
             message::GET_ELEMENTS,
-            true,
             |request| {
                 request.string(element::TABLE, table);
                 request.string(element::SET, set);
             },
-            |kind, payload| if kind == message::NEW_ELEMENTS { each(payload) } else { Ok(()) },
+            |message_type, attributes| {
+                if message_type == message::NEW_ELEMENTS { each(attributes) } else { Ok(()) }
+            },
         )
     }
 }
