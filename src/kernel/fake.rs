@@ -293,8 +293,7 @@ impl FakeTable {
 mod tests {
     use super::*;
     use crate::kernel::nft::Cause;
-    use crate::plan::base;
-    use nft_table::{Table, Verdict};
+    use nft_table::{DataType, SetData, SetFlags, Statement, Table, Verdict};
 
     fn key(port: u16) -> Key {
         Key::builder().protocol(6).port(port).build()
@@ -304,9 +303,25 @@ mod tests {
         Value::verdict(Verdict::Goto(chain.into()), None)
     }
 
-    /// The base table, committed.
+    /// A map from protocol and port to a verdict, and a chain to go to.
+    fn table() -> Table {
+        let mut table = Table::new("t");
+        table.add_set(Set {
+            name: "ports".into(),
+            key: vec![DataType::InetProto, DataType::InetService],
+            data: SetData::Verdict,
+            flags: SetFlags { interval: false, dynamic: false },
+            type_of: None,
+            size: None,
+        });
+        let accept = Rule::new(vec![Statement::Verdict(Verdict::Accept)]);
+        table.set_chain(Chain::regular("chain", vec![accept]));
+        table
+    }
+
+    /// The table, committed.
     fn committed() -> (FakeKernel, Table) {
-        let (mut kernel, (mut table, _)) = (FakeKernel::new(), base::table());
+        let (mut kernel, mut table) = (FakeKernel::new(), table());
         kernel.commit(&table.changes()).unwrap();
         table.committed();
         (kernel, table)
@@ -315,33 +330,33 @@ mod tests {
     #[test]
     fn a_snapshot_is_what_was_committed() {
         let (mut kernel, _) = committed();
-        let (mut again, _) = base::table();
-        again.adopt(kernel.snapshot(base::TABLE).unwrap());
+        let mut again = table();
+        again.adopt(kernel.snapshot("t").unwrap());
         assert!(again.changes().is_empty(), "{:#?}", again.changes());
     }
 
     #[test]
     fn a_refused_transaction_changes_nothing() {
         let (mut kernel, mut table) = committed();
-        let map = table.set_id("service-nodeports4").unwrap();
-        table.insert(map, key(1), goto("reject-connection"));
+        let map = table.set_id("ports").unwrap();
+        table.insert(map, key(1), goto("chain"));
         table.insert(map, key(2), goto("nowhere"));
         let error = kernel.commit(&table.changes()).unwrap_err();
         let [refusal] = error.refusals() else { panic!("{error}") };
         assert_eq!(refusal.key.as_ref(), Some(&key(2)));
         assert_eq!(refusal.cause, Cause::NotFound);
-        assert_eq!(kernel.get(base::TABLE, "service-nodeports4", &key(1)), None);
+        assert_eq!(kernel.get("t", "ports", &key(1)), None);
         assert_eq!(kernel.commits(), 1);
     }
 
     #[test]
     fn what_a_test_tells_to_refuse_is_refused() {
         let (mut kernel, mut table) = committed();
-        kernel.refuse("service-nodeports4", key(1), libc::ENOMEM);
-        let map = table.set_id("service-nodeports4").unwrap();
-        table.insert(map, key(1), goto("reject-connection"));
+        kernel.refuse("ports", key(1), libc::ENOMEM);
+        let map = table.set_id("ports").unwrap();
+        table.insert(map, key(1), goto("chain"));
         let error = kernel.commit(&table.changes()).unwrap_err();
-        assert_eq!(error.refusals()[0].set.as_deref(), Some("service-nodeports4"));
+        assert_eq!(error.refusals()[0].set.as_deref(), Some("ports"));
         kernel.refuse_nothing();
         kernel.commit(&table.changes()).unwrap();
     }
@@ -349,11 +364,11 @@ mod tests {
     #[test]
     fn a_chain_in_use_is_not_deleted() {
         let (mut kernel, mut table) = committed();
-        let map = table.set_id("service-nodeports4").unwrap();
-        table.insert(map, key(1), goto("reject-connection"));
+        let map = table.set_id("ports").unwrap();
+        table.insert(map, key(1), goto("chain"));
         kernel.commit(&table.changes()).unwrap();
         table.committed();
-        table.remove_chain("reject-connection");
+        table.remove_chain("chain");
         let error = kernel.commit(&table.changes()).unwrap_err();
         assert_eq!(error.refusals()[0].cause, Cause::InUse);
     }
