@@ -137,7 +137,7 @@ impl<'l> Run<'l> {
             addresses
         });
         self.engine.set_addresses(addresses);
-        self.engine.sync().unwrap_or_else(|failure| panic!("not committed: {}", failure.message));
+        self.engine.sync().unwrap_or_else(|error| panic!("not committed: {error}"));
         for Open { probe, connection, answer } in &mut self.open {
             assert_eq!(connection.ask(), *answer, "an open connection, {probe}");
         }

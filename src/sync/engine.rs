@@ -44,36 +44,6 @@ pub struct Committed {
     pub triggers: Vec<(Family, i64)>,
 }
 
-/// Why nothing could be written.
-#[derive(Debug)]
-pub struct Failure {
-    pub message: String,
-    /// Name of the errno, for the metric.
-    pub errno: &'static str,
-}
-
-fn errno_name(errno: i32) -> &'static str {
-    match errno {
-        0 => "none",
-        libc::EPERM => "EPERM",
-        libc::ENOENT => "ENOENT",
-        libc::ENOMEM => "ENOMEM",
-        libc::EBUSY => "EBUSY",
-        libc::EEXIST => "EEXIST",
-        libc::EINVAL => "EINVAL",
-        libc::ENFILE => "ENFILE",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        _ => "other",
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let errno = error.refusals().first().map_or(0, |refusal| refusal.errno);
-        Failure { errno: errno_name(errno), message: error.to_string() }
-    }
-}
-
 /// The plan and the kernel it is written to.
 pub struct Engine<K> {
     kernel: K,
@@ -166,7 +136,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Writes what changed. After an error the kernel has its last good state.
-    pub fn sync(&mut self) -> Result<Committed, Failure> {
+    pub fn sync(&mut self) -> Result<Committed, Error> {
         let mut committed = Committed { full: !self.in_step, ..Committed::default() };
         if !self.in_step {
             committed.rebuilt = self.read_kernel()?;
@@ -273,7 +243,7 @@ impl<K: Kernel> Engine<K> {
         })
     }
 
-    fn recover(&mut self, first: Error, committed: &mut Committed) -> Result<usize, Failure> {
+    fn recover(&mut self, first: Error, committed: &mut Committed) -> Result<usize, Error> {
         tracing::warn!("the kernel refused a transaction, reading its table again: {first}");
         committed.rebuilt = self.read_kernel()?;
         let mut error = match self.write() {
@@ -281,7 +251,7 @@ impl<K: Kernel> Engine<K> {
             Err(error) => error,
         };
         for _ in 0..REFUSALS_MAX {
-            let Some(service) = self.culprit(&error) else { return Err(error.into()) };
+            let Some(service) = self.culprit(&error) else { return Err(error) };
             let wait = self.quarantine.add(service.clone(), Instant::now());
             tracing::error!(
                 "Service {service} is left out for {}, because the kernel refuses it: {error}",
@@ -295,7 +265,7 @@ impl<K: Kernel> Engine<K> {
                 Err(error) => error,
             };
         }
-        Err(error.into())
+        Err(error)
     }
 
     /// The Service that a refused operation belongs to.
@@ -367,15 +337,15 @@ impl<K: Kernel> Engine<K> {
         !released.is_empty()
     }
 
-    /// Whether there is something that nothing leads to any more.
-    pub fn has_leftovers(&self) -> bool {
+    /// Whether there are chains or sets that nothing leads to any more.
+    pub fn has_unused(&self) -> bool {
         self.in_step && self.planner.has_unused()
     }
 
-    /// Deletes it. A refusal harms nothing: it stays.
-    pub fn delete_leftovers(&mut self) -> Result<(), Failure> {
+    /// Deletes them. A refusal harms nothing: they stay.
+    pub fn delete_unused(&mut self) -> Result<(), Error> {
         self.planner.delete_unused();
-        self.write().map_err(Failure::from).map(|_| ())
+        self.write().map(|_| ())
     }
 
     fn log_notices(&mut self) {

@@ -6,24 +6,48 @@
 //!                                      +--> health, metrics
 //! ```
 //!
-//! * `follow_up`: what follows outside the table
+//! * `follow_up`: what follows outside the table, see below
 //! * `engine`: one sync, from what changed to what is committed, with everything that can go wrong
 //! * `pace`: when to sync: at once, but no more often than `minSyncPeriod`, and later after a failure
 //! * `quarantine`: Services that the kernel refused, and when to try them again
 //!
 //! Nothing is written before the source has said [`Input::Complete`].
+//!
+//! # What follows from a commit
+//!
+//! After every sync that went well, in this order. The sync thread waits for none of the others.
+//!
+//! | What follows | Who sees to it | Where it happens |
+//! |---|---|---|
+//! | Memory is given back after a full sync; released Services leave the quarantine | [`Engine::sync`] | sync thread |
+//! | The proxy counts as healthy | [`Health::synced`]; servers read it | sync thread |
+//! | Stale UDP flows are deleted from conntrack | [`FollowUp::committed`], [`ConntrackCleaner`] | thread `conntrack` |
+//! | Health check node ports open, close and count anew | [`FollowUp::committed`], `http::service_checks` | tasks of the runtime |
+//! | Localhost NodePorts open, close and change endpoints | [`FollowUp::committed`], [`localhost::run`] | tasks of the runtime |
+//! | What other modes of kube-proxy left is removed; after the first sync only | [`Observers::first_sync`], [`leftovers::remove`] | thread `leftovers` |
+//! | Metrics and the log say what was done, how long it took, and what there is | here, from [`Committed`] and the plan | sync thread |
+//! | Chains and sets that nothing leads to any more are deleted, after two quiet seconds | [`Engine::delete_unused`] | sync thread |
+//!
+//! What [`FollowUp::committed`] passes on comes from [`Effects`], which the planner keeps in step and which
+//! is taken only here. After a failed sync nothing follows but a later attempt: the kernel's error arrives
+//! here as it was made, and is logged and counted.
+//!
+//! [`ConntrackCleaner`]: crate::kernel::conntrack::ConntrackCleaner
+//! [`Effects`]: crate::plan::Effects
+//! [`leftovers::remove`]: crate::kernel::leftovers::remove
+//! [`localhost::run`]: crate::localhost::run
 
 mod engine;
 mod follow_up;
 mod pace;
 mod quarantine;
 
-pub use engine::{Committed, Engine, Failure};
+pub use engine::{Committed, Engine};
 pub use follow_up::FollowUp;
 
 use crate::health::{Health, Moment};
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection};
-use crate::kernel::nft::Kernel;
+use crate::kernel::nft::{Error, Kernel};
 use crate::metrics::Metrics;
 use crate::metrics::sync::{SyncKind, TrafficPolicy};
 use crate::model::{Change, Node};
@@ -137,7 +161,7 @@ impl<K: Kernel> Loop<K> {
             return Some(due);
         }
         let idle = self.pace.idle_time()?;
-        let tidy = self.engine.has_leftovers().then_some(idle);
+        let tidy = self.engine.has_unused().then_some(idle);
         let release = self.engine.quarantine_time().map(|time| time.max(idle));
         [tidy, release, Some(self.looked + LOOK)].into_iter().flatten().min()
     }
@@ -196,14 +220,13 @@ impl<K: Kernel> Loop<K> {
                 self.pace.succeeded(Instant::now());
                 self.succeeded(committed, start.elapsed());
             }
-            Err(failure) => {
+            Err(error) => {
                 let metrics = &self.observers.metrics;
                 metrics.sync.failed();
-                metrics.kernel.refused(failure.errno);
+                metrics.kernel.refused(errno_name(&error));
                 let retry = humantime::format_duration(self.pace.failed(Instant::now()));
-                let message = failure.message;
                 tracing::error!(
-                    "the kernel keeps its last state, next attempt in {retry}: {message}"
+                    "the kernel keeps its last state, next attempt in {retry}: {error}"
                 );
             }
         }
@@ -262,13 +285,29 @@ impl<K: Kernel> Loop<K> {
     fn tidy(&mut self, now: Instant) {
         if self.engine.release_quarantined(now) {
             self.queue();
-        } else if self.engine.has_leftovers()
-            && let Err(failure) = self.engine.delete_leftovers()
+        } else if self.engine.has_unused()
+            && let Err(error) = self.engine.delete_unused()
         {
             self.observers.metrics.sync.cleanup_failures.each(IntCounter::inc);
-            tracing::warn!("cannot delete chains that are not used any more: {}", failure.message);
+            tracing::warn!("cannot delete chains that are not used any more: {error}");
             self.queue();
         }
+    }
+}
+
+/// The errno of what the kernel refused first, for the metric.
+fn errno_name(error: &Error) -> &'static str {
+    match error.refusals().first().map_or(0, |refusal| refusal.errno) {
+        0 => "none",
+        libc::EPERM => "EPERM",
+        libc::ENOENT => "ENOENT",
+        libc::ENOMEM => "ENOMEM",
+        libc::EBUSY => "EBUSY",
+        libc::EEXIST => "EEXIST",
+        libc::EINVAL => "EINVAL",
+        libc::ENFILE => "ENFILE",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        _ => "other",
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 /// The first wait after a failed sync. It doubles with every further failure.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
-/// How long nothing must have happened before leftovers are tidied up.
+/// How long nothing must have happened before chains and sets that nothing leads to
+/// are deleted.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Decides when a sync is due: at once after a quiet time, else not before `min_sync_period` has

@@ -132,7 +132,7 @@ impl FullTable {
                 service.load_balancer_ips.retain(IpAddr::is_ipv4);
             }
         });
-        self.engine.delete_leftovers().unwrap();
+        self.engine.delete_unused().unwrap();
     }
 
     fn alter(&mut self, alter: impl Fn(&mut Service)) {

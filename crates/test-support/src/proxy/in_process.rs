@@ -8,11 +8,11 @@ use kube_proxy::intake::Options;
 use kube_proxy::kernel::addresses::{
     AddressWatch, FamilySelection, LocalAddresses, NodePortSelection,
 };
-use kube_proxy::kernel::nft::Nft;
+use kube_proxy::kernel::nft::{Error, Nft};
 use kube_proxy::manifests::Source;
 use kube_proxy::model::{Change, Node};
 use kube_proxy::plan::{DetectLocal, Settings};
-use kube_proxy::sync::{Committed, Engine, Failure};
+use kube_proxy::sync::{Committed, Engine};
 use nft_table::Table;
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ impl<'l> Proxy<'l> {
         engine.set_addresses(self.addresses());
         self.read().into_iter().for_each(|change| engine.apply(change));
         let committed = engine.sync();
-        committed.unwrap_or_else(|failure| panic!("not committed: {}", failure.message)).operations
+        committed.unwrap_or_else(|error| panic!("not committed: {error}")).operations
     }
 
     /// All objects there are.
@@ -102,11 +102,11 @@ impl<'l> Proxy<'l> {
     /// Reads manifests and addresses as they are now and commits the difference.
     #[track_caller]
     pub fn commit(&mut self) -> Committed {
-        self.try_commit().unwrap_or_else(|failure| panic!("not committed: {}", failure.message))
+        self.try_commit().unwrap_or_else(|error| panic!("not committed: {error}"))
     }
 
     /// [`Proxy::commit`] where a refusal is expected.
-    pub fn try_commit(&mut self) -> Result<Committed, Failure> {
+    pub fn try_commit(&mut self) -> Result<Committed, Error> {
         let changes = self.read();
         let gone = self.known.iter().filter(|old| !changes.iter().any(|new| is_same(old, new)));
         let gone: Vec<Change> = gone.map(without).collect();
@@ -123,8 +123,8 @@ impl<'l> Proxy<'l> {
 
     /// Deletes what nothing leads to any more, as the sync thread does when it is idle.
     pub fn tidy(&mut self) {
-        if self.engine.has_leftovers() {
-            self.engine.delete_leftovers().unwrap_or_else(|failure| panic!("{}", failure.message));
+        if self.engine.has_unused() {
+            self.engine.delete_unused().unwrap_or_else(|error| panic!("{error}"));
         }
     }
 
