@@ -1,9 +1,11 @@
 //! Whether this proxy is doing its work: what `/healthz`, `/livez` and the health check node ports
 //! answer from.
 //!
-//! Pure state. Whoever calls says what time it is, so tests need no clock; the sync thread calls
-//! [`Health::queued`] and [`Health::synced`], servers call [`Health::report`]. Everything is behind
-//! one short lock.
+//! State that one side writes and the other reads; nothing here waits or does anything on its own.
+//! The sync thread calls [`Health::queued`] and [`Health::synced`], servers call [`Health::report`].
+//! Whoever calls says what time it is, so that tests need no clock; [`Moment::now`] alone reads one. What
+//! [`Health`] knows is behind one short lock, its [`Readiness`] behind another; [`ServiceChecks`] is a
+//! channel that wakes the servers.
 //!
 //! Invariants: the proxy is unhealthy until its first commit and as long as a start-up task of
 //! [`Readiness`] is pending; after that it is unhealthy only while an update has been waiting for
