@@ -164,9 +164,9 @@ fn without_endpoints_it_rejects_like_any_other() {
     let mut proxy = Proxy::new(&lab, Config::default());
     proxy.apply(sticky(service("web").cluster_ip(10).tcp(80)));
     let vip = at(cluster_ip(10, Family::V4), 80);
-    assert_eq!(lab.from("client").tcp(vip), Outcome::Refused);
+    assert_eq!(lab.from("client").tcp(vip), Outcome::Reset);
     proxy.apply(on_all(&lab, "web"));
     stays(&lab.from("client"), vip);
     proxy.apply(endpoints("web").tcp());
-    assert_eq!(lab.from("client").tcp(vip), Outcome::Refused);
+    assert_eq!(lab.from("client").tcp(vip), Outcome::Reset);
 }

@@ -207,6 +207,8 @@ impl<'l> Run<'l> {
     fn fate(&self, fate: Fate, probe: &Probe) -> Outcome {
         let source = probe.source(&self.case.topology);
         match fate {
+            // TCP is refused by a reset, everything else by "port unreachable".
+            Fate::Refused if probe.protocol == Protocol::Tcp => Outcome::Reset,
             Fate::Refused => Outcome::Refused,
             Fate::Dropped => Outcome::TimedOut,
             Fate::Untouched => match (self.case.topology.owner(probe.to.ip()), probe.protocol) {

@@ -1,6 +1,6 @@
 //! Services without endpoints reject, over every frontend and protocol, and serve as soon as they have one.
 
-use crate::scenario::{PROTOCOLS, at, for_everything, lab};
+use crate::scenario::{PROTOCOLS, at, for_everything, lab, refused};
 use nft_table::Family;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ fn all_are_refused(lab: &Lab) {
             for host in ["a", "node", "client"] {
                 for (protocol, probe) in PROTOCOLS {
                     let outcome = probe(&lab.from(host), target);
-                    assert_eq!(outcome, Outcome::Refused, "{host} to {target}, {protocol}");
+                    assert_eq!(outcome, refused(protocol), "{host} to {target}, {protocol}");
                 }
             }
         }
@@ -63,7 +63,7 @@ fn scaling_from_zero_and_back() {
     let mut proxy = Proxy::new(&lab, Config::default());
     proxy.apply(idle());
     let vip = at(cluster_ip(10, Family::V4), 80);
-    assert_eq!(lab.from("a").tcp(vip), Outcome::Refused);
+    assert_eq!(lab.from("a").tcp(vip), Outcome::Reset);
     proxy.apply(for_everything("idle").on(&lab, &["b"]));
     for family in Family::BOTH {
         for target in frontends(&lab, family) {

@@ -72,7 +72,7 @@ fn internal_local_without_local_endpoints_drops_on_the_cluster_ip_only() {
     // Without any endpoint at all it is a plain rejection.
     proxy.apply(for_everything("web"));
     let vip = at(cluster_ip(10, Family::V4), 80);
-    assert_eq!(lab.from("a").tcp(vip), Outcome::Refused);
+    assert_eq!(lab.from("a").tcp(vip), Outcome::Reset);
     // And with one here it is served.
     proxy.apply(for_everything("web").on(&lab, &["b", "c"]));
     assert_eq!(lab.from("a").tcp(vip), Outcome::reached("b", lab.v4("a")));
@@ -122,7 +122,7 @@ fn external_local_without_local_endpoints_drops_strangers_only() {
     proxy.apply(endpoints("web").tcp());
     for target in external_frontends(&lab, Family::V4) {
         for host in ["a", "node", "client"] {
-            assert_eq!(lab.from(host).tcp(target), Outcome::Refused, "{host} to {target}");
+            assert_eq!(lab.from(host).tcp(target), Outcome::Reset, "{host} to {target}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A failure names its seed: `NETNS_SEED=7 cargo test --test netns random` runs that one alone.
 
-use crate::scenario::{PROTOCOLS, at, two_clients};
+use crate::scenario::{PROTOCOLS, at, refused, two_clients};
 use hashbrown::HashMap;
 use nft_table::Family;
 use nft_table::Table;
@@ -202,7 +202,7 @@ fn expected(
             learned: &mut HashMap::new(),
         };
         let outcome = match evaluate(table, packet.clone(), &mut machine) {
-            evaluate::Outcome::Rejected => Outcome::Refused,
+            evaluate::Outcome::Rejected => refused(protocol),
             evaluate::Outcome::Dropped => Outcome::TimedOut,
             evaluate::Outcome::Passed { destination, translated: true, masqueraded, .. } => {
                 Outcome::reached(name_of(destination), if masqueraded { node } else { own })

@@ -36,6 +36,11 @@ pub const UDP: Probe = |client, target| client.udp(target);
 pub const SCTP: Probe = |client, target| client.sctp(target);
 pub const PROTOCOLS: [(&str, Probe); 3] = [("TCP", TCP), ("UDP", UDP), ("SCTP", SCTP)];
 
+/// A refusal as clients of a protocol see it: a reset for TCP, "port unreachable" for the others.
+pub fn refused(protocol: &str) -> Outcome {
+    if protocol == "TCP" { Outcome::Reset } else { Outcome::Refused }
+}
+
 /// An address and a port.
 pub fn at(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip, port)

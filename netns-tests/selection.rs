@@ -52,7 +52,7 @@ fn terminating_endpoints_serve_as_long_as_nobody_is_ready() {
     answers(&lab, &["b", "c"]);
     proxy.apply(web().with(&lab, &["a", "b", "c"], gone()));
     let vip = at(cluster_ip(10, Family::V4), 80);
-    assert_eq!(lab.from("node").tcp(vip), Outcome::Refused);
+    assert_eq!(lab.from("node").tcp(vip), Outcome::Reset);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! loadBalancerSourceRanges: who may connect to a load balancer's VIPs.
 
-use crate::scenario::{PROTOCOLS, at, everything, for_everything, two_clients};
+use crate::scenario::{PROTOCOLS, at, everything, for_everything, refused, two_clients};
 use nft_table::Family;
 use serde_json::{Value, json};
 use test_support::lab::{Lab, Outcome, cluster_ip, external_ip};
@@ -48,7 +48,7 @@ fn every_protocol_is_restricted_also_without_endpoints() {
     for family in Family::BOTH {
         for (protocol, probe) in PROTOCOLS {
             let vip = at(external_ip(8, family), 80);
-            assert_eq!(probe(&lab.from("client"), vip), Outcome::Refused, "{protocol}");
+            assert_eq!(probe(&lab.from("client"), vip), refused(protocol), "{protocol}");
             assert_eq!(probe(&lab.from("stranger"), vip), Outcome::TimedOut, "{protocol}");
         }
     }

@@ -1,7 +1,7 @@
 //! A drop-in replacement for Kubernetes' kube-proxy that is native to nftables.
 //!
 //! Data flows one way: a source (`manifests` or `api`) reads API objects, [`intake`] turns them into
-//! [`model`] types, the [`plan`] turns those into elements of a fixed ruleset (a [`nft_table::Table`]), the
+//! [`model`] types, the [`plan`] turns those into elements and rules of a [`nft_table::Table`], the
 //! difference to what the kernel holds becomes one netlink transaction.
 
 pub mod api;

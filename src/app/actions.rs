@@ -4,7 +4,7 @@ use crate::config::{Config, Source};
 use crate::kernel::nft::{Kernel, Nft};
 use crate::kernel::sysctl::{ConntrackSettings, Sysctl, conntrack_max};
 use crate::kernel::{conntrack, leftovers};
-use crate::plan::base::TABLE;
+use crate::plan::layout::TABLE;
 use anyhow::{Context, bail};
 use nft_table::{Operation, Transaction};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -2,27 +2,31 @@
 
 use crate::kernel::nft::Nft;
 use crate::metrics::Metrics;
-use crate::plan::base::{LOCALHOST_CHAIN, REJECTED_AT_LOCALHOST, TABLE};
+use crate::plan::layout::{REJECTED_AT_LOCALHOST, TABLE, localhost_chain};
 use anyhow::Context;
+use nft_table::Family;
 use std::sync::{Mutex, PoisonError};
 
 /// Reads the counters of the kernel whenever the metrics are read.
 pub fn count(metrics: &Metrics) -> anyhow::Result<()> {
     let kernel = Nft::open().context("cannot reach nftables")?;
-    let of = |(family, protocol)| metrics.localhost.rejected(family, protocol);
-    let counters = REJECTED_AT_LOCALHOST.map(of);
-    let state = Mutex::new((kernel, [0; REJECTED_AT_LOCALHOST.len()]));
+    let of =
+        |family| REJECTED_AT_LOCALHOST.map(|protocol| metrics.localhost.rejected(family, protocol));
+    let counters = Family::BOTH.map(of);
+    let state = Mutex::new((kernel, [[0; REJECTED_AT_LOCALHOST.len()]; 2]));
     metrics.on_scrape(move || {
         let (kernel, seen) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
-        match kernel.counters(TABLE, LOCALHOST_CHAIN) {
-            Ok(now) => {
-                for ((counter, seen), now) in counters.iter().zip(seen).zip(now) {
-                    let added = since(std::mem::replace(seen, now), now);
-                    counter.iter().for_each(|counter| counter.inc_by(added));
+        for ((family, counters), seen) in Family::BOTH.into_iter().zip(&counters).zip(seen) {
+            match kernel.counters(TABLE, &localhost_chain(family)) {
+                Ok(now) => {
+                    for ((counter, seen), now) in counters.iter().zip(seen).zip(now) {
+                        let added = since(std::mem::replace(seen, now), now);
+                        counter.iter().for_each(|counter| counter.inc_by(added));
+                    }
                 }
+                // As long as there is no such chain nothing is rejected.
+                Err(error) => tracing::debug!("{error}"),
             }
-            // As long as there is no table nothing is rejected.
-            Err(error) => tracing::debug!("{error}"),
         }
     });
     Ok(())

@@ -16,6 +16,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All that a Service port can have.
+    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
     /// The IANA protocol number, as in `/etc/protocols` and in nft's `inet_proto`.
     pub const fn number(self) -> u8 {
         match self {

@@ -6,26 +6,26 @@
 //! map of every list that it is in. For `shop/cart`, port `http`, with three endpoints:
 //!
 //! ```text
-//! map affinity4-shop/cart/tcp/http-cluster {
+//! map affinity4-shop/cart/tcp/http/cluster {
 //!     typeof ip saddr : ip daddr . th dport
 //!     size 65535
 //!     flags dynamic,timeout
 //! }
-//! chain affinity4-shop/cart/tcp/http-cluster {
-//!     meta l4proto tcp dnat ip to ip saddr map @affinity4-shop/cart/tcp/http-cluster
-//!     goto cluster-3
+//! chain affinity4-shop/cart/tcp/http/cluster {
+//!     meta l4proto tcp dnat ip to ip saddr map @affinity4-shop/cart/tcp/http/cluster
+//!     goto cluster4-3
 //! }
-//! chain affinity4-shop/cart/tcp/http-remember {
-//!     update @affinity4-shop/cart/tcp/http-cluster { ip saddr timeout 3h : ip daddr . th dport }
+//! chain affinity4-shop/cart/tcp/http/remember {
+//!     update @affinity4-shop/cart/tcp/http/cluster { ip saddr timeout 3h : ip daddr . th dport }
 //! }
 //! ```
 //!
 //! The timeout stands in the rule and not in the map, so that it can change without losing anybody.
 //! What the maps hold is the kernel's: endpoints that leave a list are purged by the engine.
 
-use super::balancing::{Balancing, Kind};
-use super::base::{address_type, external_rules};
-use super::{Backend, PortPlan, Route};
+use super::layout::{Balancing, Kind, address_type, external_rules};
+use super::pods::Pods;
+use super::{Backend, Frontend, PortPlan, Route};
 use crate::model::ObjectName;
 use nft_table::Family;
 use nft_table::{
@@ -50,16 +50,18 @@ pub struct Objects {
     pub chains: Vec<Chain>,
 }
 
-/// Names of a port's objects begin with this.
+/// Names of a port's objects begin with this; a role follows behind a slash, which no part of it holds. So
+/// no two objects have one name, whatever Services and ports are called.
 fn base_name(service: &ObjectName, plan: &PortPlan) -> String {
     let digit = match plan.family {
         Family::V4 => 4,
         Family::V6 => 6,
     };
     let protocol = plan.protocol.nft();
-    let mut name = format!("affinity{digit}-{service}/{protocol}/{}", plan.name);
-    if plan.name.is_empty() {
-        name.pop();
+    let mut name = format!("affinity{digit}-{service}/{protocol}");
+    if !plan.name.is_empty() {
+        name.push('/');
+        name.push_str(&plan.name);
     }
     // Names from manifests were not checked by an API server; nft's own are letters, digits and these.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
@@ -76,24 +78,16 @@ fn base_name(service: &ObjectName, plan: &PortPlan) -> String {
 
 /// The chain that stands for a shared one of this kind.
 pub fn balancing_chain(service: &ObjectName, plan: &PortPlan, kind: Kind) -> Arc<str> {
-    let suffix = match kind {
-        Kind::Cluster => "cluster",
-        Kind::Local => "local",
-        Kind::NodePortCluster => "nodeport-cluster",
-        Kind::NodePortLocal => "nodeport-local",
-        Kind::ExternalLocal => "external-local",
-        Kind::ExternalNodePortLocal => "external-nodeport-local",
-    };
-    format!("{}-{suffix}", base_name(service, plan)).into()
+    format!("{}/{}", base_name(service, plan), kind.name()).into()
 }
 
 /// The chain that remembers.
 pub fn remember_chain(service: &ObjectName, plan: &PortPlan) -> Arc<str> {
-    format!("{}-remember", base_name(service, plan)).into()
+    format!("{}/remember", base_name(service, plan)).into()
 }
 
 /// What a port with affinity needs; nothing without affinity or without endpoints.
-pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
+pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
     let Some(timeout) = plan.affinity else { return Objects::default() };
     let routes = || plan.frontends.iter().map(|planned| planned.route);
     let cluster = !plan.cluster.is_empty()
@@ -110,11 +104,11 @@ pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
     let mut objects = Objects::default();
     let mut remember = Vec::new();
     for (list, backends) in &lists {
-        let map: Arc<str> = format!("{base}-{list}").into();
+        let map: Arc<str> = format!("{base}/{list}").into();
         objects.maps.push((dynamic_map(map.clone(), plan.family), backends.to_vec()));
         let mut statements = Vec::new();
         if lists.len() > 1 {
-            let name: Arc<str> = format!("{base}-{list}-endpoints").into();
+            let name: Arc<str> = format!("{base}/{list}-endpoints").into();
             let key = |b: &Backend| Key::builder().address(b.address).port(b.port).build();
             let keys = backends.iter().map(key).collect();
             objects.sets.push((endpoint_set(name.clone(), plan.family), keys));
@@ -132,23 +126,32 @@ pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
         });
         remember.push(Rule::new(statements));
     }
-    for (list, backends) in &lists {
-        let kinds = match *list {
-            "cluster" => [Some(Kind::Cluster), Some(Kind::NodePortCluster)],
-            _ => [Some(Kind::Local), Some(Kind::NodePortLocal)],
-        };
-        for kind in kinds.into_iter().flatten() {
-            let map = format!("{base}-{list}").into();
+    let is_nodeport = |f: &Frontend| matches!(f, Frontend::NodePort { .. });
+    for by_nodeport in [false, true] {
+        let frontends =
+            || plan.frontends.iter().filter(|f| is_nodeport(&f.frontend) == by_nodeport);
+        for (list, backends) in &lists {
+            let (kind, route) = match (*list, by_nodeport) {
+                ("cluster", false) => (Kind::Cluster, Route::Cluster),
+                ("cluster", true) => (Kind::NodePortCluster, Route::Cluster),
+                (_, false) => (Kind::Local, Route::Local),
+                (_, true) => (Kind::NodePortLocal, Route::Local),
+            };
+            let mut routes = frontends().map(|planned| planned.route);
+            if !routes.any(|used| used == route || used == Route::ExternalLocal) {
+                continue;
+            }
+            let map = format!("{base}/{list}").into();
             objects.chains.push(look_up_first(service, plan, kind, map, backends.len()));
         }
-    }
-    if local && routes().any(|route| route == Route::ExternalLocal) {
-        for (kind, next) in
-            [(Kind::ExternalLocal, Kind::Local), (Kind::ExternalNodePortLocal, Kind::NodePortLocal)]
-        {
+        if local && frontends().any(|planned| planned.route == Route::ExternalLocal) {
+            let (kind, next) = match by_nodeport {
+                false => (Kind::ExternalLocal, Kind::Local),
+                true => (Kind::ExternalNodePortLocal, Kind::NodePortLocal),
+            };
             let next = Verdict::Goto(balancing_chain(service, plan, next));
             let name = balancing_chain(service, plan, kind);
-            objects.chains.push(Chain::regular(name, external_rules(next)));
+            objects.chains.push(Chain::regular(name, external_rules(plan.family, pods, next)));
         }
     }
     if !remember.is_empty() {
@@ -177,7 +180,7 @@ fn look_up_first(
             map,
         },
     ]);
-    let shared = Balancing::new(kind, endpoints).to_string().into();
+    let shared = Balancing::new(kind, plan.family, endpoints).to_string().into();
     let fall_through = Rule::new(vec![Statement::Verdict(Verdict::Goto(shared))]);
     Chain::regular(balancing_chain(service, plan, kind), vec![look_up, fall_through])
 }

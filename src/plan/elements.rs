@@ -1,20 +1,20 @@
 //! A frontend and its slots as elements of sets and maps.
 
 use super::affinity;
-use super::balancing::{Balancing, Kind};
-use super::base::{EXTERNAL_NONE_CHAIN, FamilySets, REJECT_CHAIN, Sets};
+use super::layout::{Balancing, Kind, SetKind, SetName};
 use super::ports::Masquerade;
 use super::writer::ChainNames;
 use super::{Backend, Frontend, PlannedFrontend, PortPlan, Route};
 use crate::model::{ObjectName, Protocol};
-use nft_table::{Key, KeyBuilder, SetId, Value, Verdict};
+use ipnet::IpNet;
+use nft_table::{Family, Key, KeyBuilder, Value, Verdict};
 use std::ops::Range;
 
 /// The most bytes that nft shows of a comment (`NFTNL_UDATA_COMMENT_MAXLEN` in libnftnl).
 const COMMENT_MAX: usize = 128;
 
 /// An element and where it belongs.
-pub type Placed = (SetId, Key, Value);
+pub type Placed = (SetName, Key, Value);
 
 /// The key of a frontend in the maps of its kind.
 pub fn frontend_key(frontend: &Frontend) -> KeyBuilder {
@@ -30,48 +30,46 @@ pub fn frontend_key(frontend: &Frontend) -> KeyBuilder {
 
 /// The sets and chains that frontends by address, or NodePorts, use.
 struct Places {
-    frontends: SetId,
-    short_circuit: SetId,
-    no_endpoint: SetId,
-    remember: SetId,
-    always: SetId,
-    from_node: SetId,
-    cluster_slots: SetId,
-    local_slots: SetId,
+    frontends: SetKind,
+    short_circuit: SetKind,
+    remember: SetKind,
+    external: SetKind,
+    cluster_slots: SetKind,
+    local_slots: SetKind,
     cluster: Kind,
     local: Kind,
-    external: Kind,
+    external_local: Kind,
 }
 
+const BY_ADDRESS: Places = Places {
+    frontends: SetKind::ServiceIps,
+    short_circuit: SetKind::ShortCircuitServices,
+    remember: SetKind::RememberServices,
+    external: SetKind::ExternalServices,
+    cluster_slots: SetKind::ClusterEndpoints,
+    local_slots: SetKind::LocalEndpoints,
+    cluster: Kind::Cluster,
+    local: Kind::Local,
+    external_local: Kind::ExternalLocal,
+};
+
+const BY_NODEPORT: Places = Places {
+    frontends: SetKind::ServiceNodeports,
+    short_circuit: SetKind::ShortCircuitNodeports,
+    remember: SetKind::RememberNodeports,
+    external: SetKind::ExternalNodeports,
+    cluster_slots: SetKind::NodeportClusterEndpoints,
+    local_slots: SetKind::NodeportLocalEndpoints,
+    cluster: Kind::NodePortCluster,
+    local: Kind::NodePortLocal,
+    external_local: Kind::ExternalNodePortLocal,
+};
+
 impl Places {
-    fn of(frontend: &Frontend, sets: &FamilySets) -> Places {
+    const fn of(frontend: &Frontend) -> &'static Places {
         match frontend {
-            Frontend::Ip { .. } => Places {
-                frontends: sets.service_ips,
-                short_circuit: sets.short_circuit_services,
-                no_endpoint: sets.no_endpoint_services,
-                remember: sets.remember_services,
-                always: sets.masquerade_always,
-                from_node: sets.masquerade_from_node,
-                cluster_slots: sets.cluster_endpoints,
-                local_slots: sets.local_endpoints,
-                cluster: Kind::Cluster,
-                local: Kind::Local,
-                external: Kind::ExternalLocal,
-            },
-            Frontend::NodePort { .. } => Places {
-                frontends: sets.service_nodeports,
-                short_circuit: sets.short_circuit_nodeports,
-                no_endpoint: sets.no_endpoint_nodeports,
-                remember: sets.remember_nodeports,
-                always: sets.masquerade_always_nodeports,
-                from_node: sets.masquerade_from_node_nodeports,
-                cluster_slots: sets.nodeport_cluster_endpoints,
-                local_slots: sets.nodeport_local_endpoints,
-                cluster: Kind::NodePortCluster,
-                local: Kind::NodePortLocal,
-                external: Kind::ExternalNodePortLocal,
-            },
+            Frontend::Ip { .. } => &BY_ADDRESS,
+            Frontend::NodePort { .. } => &BY_NODEPORT,
         }
     }
 }
@@ -82,39 +80,43 @@ pub fn head(
     service: &ObjectName,
     plan: &PortPlan,
     planned: &PlannedFrontend,
-    sets: &Sets,
     names: &mut ChainNames,
 ) -> Vec<Placed> {
-    let sets = sets.of(plan.family);
-    let places = Places::of(&planned.frontend, sets);
+    let places = Places::of(&planned.frontend);
+    let set = |kind| SetName::new(kind, plan.family);
     let key = || frontend_key(&planned.frontend).build();
-    let mut to = |kind, endpoints| match plan.affinity {
-        None => names.get(Balancing::new(kind, endpoints)),
-        Some(_) => affinity::balancing_chain(service, plan, kind),
-    };
     let (cluster, local) = (plan.cluster.len(), plan.local.len());
-    let mut elements = Vec::new();
-    let text = comment(service, plan, &planned.frontend);
-    let mut verdict = |set: SetId, verdict: Verdict| {
-        elements.push((set, key(), Value::verdict(verdict, Some(text.clone()))));
+    let mut to = |kind, endpoints| match plan.affinity {
+        None => Verdict::Goto(names.get(Balancing::new(kind, plan.family, endpoints))),
+        Some(_) => Verdict::Goto(affinity::balancing_chain(service, plan, kind)),
     };
-    match planned.route {
-        Route::Cluster => verdict(places.frontends, Verdict::Goto(to(places.cluster, cluster))),
-        Route::Local => verdict(places.frontends, Verdict::Goto(to(places.local, local))),
-        Route::Reject => verdict(places.no_endpoint, Verdict::Goto(REJECT_CHAIN.into())),
-        Route::Drop => verdict(places.no_endpoint, Verdict::Drop),
-        Route::ExternalLocal => {
-            if local > 0 {
-                verdict(places.frontends, Verdict::Jump(to(places.external, local)));
-            } else {
-                verdict(places.frontends, Verdict::Jump(EXTERNAL_NONE_CHAIN.into()));
-                verdict(places.no_endpoint, Verdict::Drop);
+    let mut elements = Vec::new();
+    let verdict = match planned.route {
+        Route::Cluster => to(places.cluster, cluster),
+        Route::Local => to(places.local, local),
+        Route::Reject => match (planned.frontend, planned.masquerade) {
+            // An address from outside the cluster may be one of NodePorts.
+            (Frontend::Ip { .. }, Masquerade::Always | Masquerade::FromNode) => {
+                Verdict::Goto(names.get(Balancing::single(Kind::ExternalReject, plan.family)))
             }
+            _ => Verdict::Goto(names.reject.clone()),
+        },
+        Route::Drop => Verdict::Drop,
+        Route::ExternalLocal => {
             if cluster > 0 {
-                verdict(places.short_circuit, Verdict::Goto(to(places.cluster, cluster)));
+                let pods = Value::verdict(to(places.cluster, cluster), None);
+                elements.push((set(places.short_circuit), key(), pods));
+            }
+            if local > 0 {
+                to(places.external_local, local)
+            } else {
+                let none = Balancing::single(Kind::ExternalNone, plan.family);
+                Verdict::Goto(names.get(none))
             }
         }
-    }
+    };
+    let comment = comment(service, plan, &planned.frontend);
+    elements.push((set(places.frontends), key(), Value::verdict(verdict, Some(comment))));
     let has_backends = match planned.route {
         Route::Cluster => cluster > 0,
         Route::Local => local > 0,
@@ -122,37 +124,47 @@ pub fn head(
         Route::Reject | Route::Drop => false,
     };
     if plan.affinity.is_some() && has_backends {
-        verdict(places.remember, Verdict::Goto(affinity::remember_chain(service, plan)));
+        let remember = Verdict::Jump(affinity::remember_chain(service, plan));
+        elements.push((set(places.remember), key(), Value::verdict(remember, None)));
     }
-    if !matches!(planned.route, Route::Reject | Route::Drop) {
-        match planned.masquerade {
-            Masquerade::BySource => {}
-            Masquerade::Always => elements.push((places.always, key(), Value::Member)),
-            Masquerade::FromNode => elements.push((places.from_node, key(), Value::Member)),
-        }
-    }
-    if matches!(planned.frontend, Frontend::NodePort { .. }) && plan.protocol != Protocol::Tcp {
-        elements.push((sets.localhost_nodeports, key(), Value::Member));
+    if has_backends {
+        let masquerade = match planned.masquerade {
+            Masquerade::BySource => None,
+            Masquerade::Always => Some(names.masquerade_always.clone()),
+            Masquerade::FromNode => Some(names.masquerade_from_node.clone()),
+        };
+        elements.extend(masquerade.map(|chain| {
+            (set(places.external), key(), Value::verdict(Verdict::Goto(chain), None))
+        }));
     }
     if let Some(sources) = &planned.allowed_sources {
-        elements.push((sets.restricted_services, key(), Value::Member));
+        elements.push((set(SetKind::RestrictedServices), key(), Value::Member));
         let allowed = |source| frontend_key(&planned.frontend).network(source);
         elements.extend(
-            sources.iter().map(|source| (sets.allowed_sources, allowed(*source), Value::Member)),
+            sources
+                .iter()
+                .map(|source| (set(SetKind::AllowedSources), allowed(*source), Value::Member)),
         );
     }
     elements
+}
+
+/// What a NodePort adds where loopback addresses are asked for: TCP is served there, by a proxy in user space.
+pub fn localhost(plan: &PortPlan, planned: &PlannedFrontend) -> Option<(SetName, Key)> {
+    let is_rejected =
+        matches!(planned.frontend, Frontend::NodePort { .. }) && plan.protocol != Protocol::Tcp;
+    let set = SetName::new(SetKind::LocalhostNodeports, plan.family);
+    is_rejected.then(|| (set, frontend_key(&planned.frontend).build()))
 }
 
 /// The slots that a frontend needs: which maps, filled from which list.
 pub fn slots<'a>(
     plan: &'a PortPlan,
     planned: &PlannedFrontend,
-    sets: &Sets,
-) -> impl Iterator<Item = (SetId, &'a [Backend])> {
-    let places = Places::of(&planned.frontend, sets.of(plan.family));
-    let cluster = (places.cluster_slots, &plan.cluster[..]);
-    let local = (places.local_slots, &plan.local[..]);
+) -> impl Iterator<Item = (SetName, &'a [Backend])> {
+    let [cluster, local] = slot_maps(&planned.frontend);
+    let cluster = (cluster, &plan.cluster[..]);
+    let local = (local, &plan.local[..]);
     let (cluster, local) = match planned.route {
         Route::Cluster => (Some(cluster), None),
         Route::Local => (None, Some(local)),
@@ -169,9 +181,20 @@ pub fn slot_keys(frontend: &Frontend, slots: Range<usize>) -> impl Iterator<Item
 }
 
 /// The data maps that may hold slots of a frontend, cluster list first.
-pub fn slot_maps(frontend: &Frontend, sets: &Sets) -> [SetId; 2] {
-    let places = Places::of(frontend, sets.of(frontend.family()));
-    [places.cluster_slots, places.local_slots]
+pub fn slot_maps(frontend: &Frontend) -> [SetName; 2] {
+    let places = Places::of(frontend);
+    [places.cluster_slots, places.local_slots].map(|kind| SetName::new(kind, frontend.family()))
+}
+
+/// The networks of a family as elements of an interval set. Overlaps are merged, for the kernel refuses them.
+pub fn networks<'a>(
+    networks: impl Iterator<Item = &'a IpNet>,
+    family: Family,
+) -> Vec<(Key, Value)> {
+    let of_family = networks.filter(|network| Family::of(&network.addr()) == family);
+    let networks: Vec<IpNet> = of_family.map(IpNet::trunc).collect();
+    let networks = IpNet::aggregate(&networks).into_iter();
+    networks.map(|network| (Key::builder().network(network), Value::Member)).collect()
 }
 
 /// `namespace/name:port`, the port by its name where it has one.

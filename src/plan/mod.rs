@@ -4,7 +4,7 @@
 //! Service + EndpointSlices --select--> backends --ports--> PortPlan (frontends, slots) --elements--> Table
 //! ```
 //!
-//! * [`base`]: the fixed ruleset; [`balancing`]: the shared chains `cluster-3`, `local-1`, ...
+//! * [`layout`]: which chains, rules, sets and maps the table has
 //! * `select`: which endpoints a Service port may use, here and now (readiness, topology, policies)
 //! * `slots`: which endpoint stands in which slot, so that a change moves few of them
 //! * `ports`: what becomes of every frontend of a Service port
@@ -12,26 +12,25 @@
 //! * [`claims`]: who serves a VIP:port that several Services want
 //! * `affinity`: the chains and maps of a Service port with session affinity
 //! * `effects`: what follows outside the table: health checks, localhost NodePorts, UDP flows
-//! * `sources`: local-traffic detectors as elements
+//! * `pods`: what the operator configured, and how packets of pods are told from others
 //! * `planner`: keeps all that and redoes only what changed
 
 mod affinity;
-pub mod balancing;
-pub mod base;
 pub mod claims;
 mod effects;
 mod elements;
+pub mod layout;
 mod planner;
+mod pods;
 mod ports;
 mod select;
 mod slots;
-mod sources;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use effects::{Effects, HealthCheck, LocalhostPort};
 pub use planner::{Counts, Notice, Planner};
+pub use pods::{DetectLocal, Settings};
 pub use ports::{Frontend, PlannedFrontend, PortPlan, Route};
 pub use select::{Backend, Here};
-pub use sources::{DetectLocal, Settings};

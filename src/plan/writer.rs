@@ -1,8 +1,10 @@
-//! Writes elements into the table and keeps what they need: shared balancing chains exist while an
-//! element leads to them, and an element that several Services want stays until the last one goes.
+//! Writes elements into the table and keeps what they need: sets exist while they have elements, shared balancing
+//! chains while an element leads to them, rules while there is something that they look into. An element
+//! that several Services want stays until the last one goes.
 
-use super::balancing::Balancing;
-use hashbrown::HashMap;
+use super::layout::{self, Balancing, SetKind, SetName, Sets, Uses};
+use super::pods::Pods;
+use hashbrown::{HashMap, HashSet};
 use nft_table::{Chain, Key, Set, SetId, Table, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,84 +13,208 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Writer {
     pub table: Table,
+    sets: Sets,
+    /// Sets whose last element went. They go with the rules that look into them, at the next
+    /// [`Writer::write_rules`].
+    emptied: BTreeSet<SetName>,
+    /// Maps of slots without any. Idle balancing chains look into them, so they go after those.
+    empty_slots: BTreeSet<SetName>,
+    /// What the rules in the table were made for.
+    uses: Uses,
+    /// What they depend on may have changed.
+    rules_are_stale: bool,
+    /// Names of the chains that [`layout::chains`] made.
+    fixed_chains: HashSet<Arc<str>>,
     /// How many elements (and chains) lead to a balancing chain.
     chain_uses: HashMap<Balancing, u32>,
     /// Balancing chains that nothing leads to any more. They are deleted later, by
     /// [`Writer::delete_unused`]: before 6.2 the kernel refuses to delete a chain whose last
     /// reference went a moment ago, and an endpoint that comes back needs it again.
     idle: BTreeSet<Balancing>,
-    /// Chains and sets of single Services that are not needed any more; deleted with the idle chains,
+    /// Other chains, and sets of single Services, that are not needed any more; deleted with the idle chains,
     /// for the same reasons.
     retired_chains: BTreeSet<Arc<str>>,
     retired_sets: BTreeSet<Arc<str>>,
     /// How many Services want a shared element.
-    wanted: HashMap<(SetId, Key), u32>,
+    wanted: HashMap<(SetName, Key), u32>,
 }
 
 impl Writer {
-    pub fn new(table: Table) -> Writer {
-        Writer {
-            table,
+    /// A table without any Service.
+    pub fn new(pods: Pods, masquerade_all: bool) -> Writer {
+        let mut writer = Writer {
+            table: Table::new(layout::TABLE),
+            sets: Sets::default(),
+            emptied: BTreeSet::new(),
+            empty_slots: BTreeSet::new(),
+            uses: Uses { pods, masquerade_all, ..Uses::default() },
+            rules_are_stale: true,
+            fixed_chains: HashSet::new(),
             chain_uses: HashMap::new(),
             idle: BTreeSet::new(),
             retired_chains: BTreeSet::new(),
             retired_sets: BTreeSet::new(),
             wanted: HashMap::new(),
+        };
+        writer.write_rules();
+        writer
+    }
+
+    /// The sets that are there.
+    pub fn sets(&self) -> &Sets {
+        &self.sets
+    }
+
+    /// How packets of pods are known.
+    pub fn pods(&self) -> &Pods {
+        &self.uses.pods
+    }
+
+    /// Packets of pods are known by something else from now on.
+    pub fn set_pods(&mut self, pods: Pods) {
+        if self.uses.pods == pods {
+            return;
+        }
+        self.uses.pods = pods;
+        self.rules_are_stale = true;
+        let chains = self.chain_uses.keys().chain(&self.idle);
+        for chain in chains.filter(|chain| chain.kind.is_external()) {
+            self.table.set_chain(chain.chain(&self.uses.pods));
         }
     }
 
+    /// The set of a name; added if it is not there.
+    fn set(&mut self, name: SetName) -> SetId {
+        if let Some(id) = self.sets.get(name) {
+            return id;
+        }
+        let id = self.table.add_set(name.declaration());
+        self.sets.put(name, Some(id));
+        self.rules_are_stale = true;
+        id
+    }
+
     /// Puts an element that one Service alone wants.
-    pub fn put(&mut self, set: SetId, key: Key, value: Value) {
+    pub fn put(&mut self, set: SetName, key: Key, value: Value) {
+        let id = self.set(set);
         if let Value::Verdict(_) = value {
             let leads_to = balancing(&value);
-            let before = self.table.get(set, &key).and_then(balancing);
+            let before = self.table.get(id, &key).and_then(balancing);
             if leads_to != before {
                 leads_to.into_iter().for_each(|chain| self.use_chain(chain));
                 before.into_iter().for_each(|chain| self.leave_chain(chain));
             }
         }
-        self.table.insert(set, key, value);
+        self.table.insert(id, key, value);
     }
 
     /// Takes such an element away.
-    pub fn take(&mut self, set: SetId, key: &Key) {
-        if let Some(chain) = self.table.get(set, key).and_then(balancing) {
+    pub fn take(&mut self, set: SetName, key: &Key) {
+        let Some(id) = self.sets.get(set) else { return };
+        if let Some(chain) = self.table.get(id, key).and_then(balancing) {
             self.leave_chain(chain);
         }
-        self.table.remove(set, key);
+        self.table.remove(id, key);
+        self.note_emptied(set, id);
+    }
+
+    fn note_emptied(&mut self, set: SetName, id: SetId) {
+        if self.table.len(id) == 0 {
+            self.emptied.insert(set);
+        }
     }
 
     /// Puts a set element that other Services may want, too.
-    pub fn put_shared(&mut self, set: SetId, key: Key) {
+    pub fn put_shared(&mut self, set: SetName, key: Key) {
         let count = self.wanted.entry((set, key.clone())).or_insert(0);
         *count += 1;
         if *count == 1 {
-            self.table.insert(set, key, Value::Member);
+            self.put(set, key, Value::Member);
         }
     }
 
     /// Takes it away when the last Service gives it up.
-    pub fn take_shared(&mut self, set: SetId, key: &Key) {
+    pub fn take_shared(&mut self, set: SetName, key: &Key) {
         let entry = (set, key.clone());
         let Some(count) = self.wanted.get_mut(&entry) else { return };
         *count -= 1;
         if *count == 0 {
             self.wanted.remove(&entry);
-            self.table.remove(set, key);
+            self.take(set, key);
         }
+    }
+
+    /// Makes a set hold just these elements.
+    pub fn replace(&mut self, set: SetName, elements: Vec<(Key, Value)>) {
+        if elements.is_empty() && self.sets.get(set).is_none() {
+            return;
+        }
+        let id = self.set(set);
+        self.table.replace_elements(id, elements);
+        self.note_emptied(set, id);
+    }
+
+    /// Brings the rules in line with what is in use. To be called when all elements are as they should be.
+    pub fn write_rules(&mut self) {
+        for set in std::mem::take(&mut self.emptied) {
+            let Some(id) = self.sets.get(set).filter(|id| self.table.len(*id) == 0) else {
+                continue;
+            };
+            if SetKind::SLOTS.contains(&set.kind) {
+                self.empty_slots.insert(set);
+            } else {
+                self.remove_set(set, id);
+            }
+        }
+        if !std::mem::take(&mut self.rules_are_stale) {
+            return;
+        }
+        let sets = SetName::all().filter(|name| self.sets.get(*name).is_some()).collect();
+        let chains = self.chain_uses.keys().chain(&self.idle);
+        let mut chains: Vec<Balancing> =
+            chains.filter(|chain| chain.kind.follows_use()).copied().collect();
+        chains.sort_unstable();
+        self.uses = Uses {
+            chains,
+            pods: std::mem::take(&mut self.uses.pods),
+            masquerade_all: self.uses.masquerade_all,
+            sets,
+        };
+        let chains = layout::chains(&self.uses);
+        let names = chains.iter().map(|chain| chain.name.clone()).collect();
+        for gone in std::mem::replace(&mut self.fixed_chains, names) {
+            if self.fixed_chains.contains(&gone) {
+                continue;
+            }
+            if self.table.chain(&gone).is_some_and(|chain| chain.base.is_some()) {
+                // Nothing leads to it.
+                self.table.remove_chain(&gone);
+            } else {
+                // What it looks into may go at once.
+                self.table.set_chain(Chain::regular(gone.clone(), Vec::new()));
+                self.retired_chains.insert(gone);
+            }
+        }
+        for chain in chains {
+            self.retired_chains.remove(&chain.name);
+            self.table.set_chain(chain);
+        }
+    }
+
+    fn remove_set(&mut self, set: SetName, id: SetId) {
+        self.table.remove_set(id);
+        self.sets.put(set, None);
+        self.rules_are_stale = true;
     }
 
     /// A chain leads to this balancing chain, or one that leads to it does.
     pub fn use_chain(&mut self, chain: Balancing) {
         let uses = self.chain_uses.entry(chain).or_insert(0);
         *uses += 1;
-        if *uses > 1 {
-            return;
-        }
         // An idle chain is still there.
-        if !self.idle.remove(&chain) {
-            chain.next().into_iter().for_each(|next| self.use_chain(next));
-            self.table.set_chain(chain.chain());
+        if *uses == 1 && !self.idle.remove(&chain) {
+            chain.leads_to().for_each(|next| self.use_chain(next));
+            self.make(chain);
         }
     }
 
@@ -105,12 +231,23 @@ impl Writer {
     /// Keeps a balancing chain that an earlier run left in the kernel, as an idle one.
     pub fn keep_chain(&mut self, chain: Balancing) {
         if !self.chain_uses.contains_key(&chain) && self.idle.insert(chain) {
-            if let Some(next) = chain.next() {
-                self.keep_chain(next);
-                self.use_chain(next);
-            }
-            self.table.set_chain(chain.chain());
+            chain.leads_to().for_each(|next| self.use_chain(next));
+            self.make(chain);
         }
+    }
+
+    fn make(&mut self, chain: Balancing) {
+        if chain.kind.follows_use() {
+            self.rules_are_stale = true;
+            return;
+        }
+        if let Some(map) = chain.map() {
+            let id = self.set(map);
+            if self.table.len(id) == 0 {
+                self.empty_slots.insert(map);
+            }
+        }
+        self.table.set_chain(chain.chain(&self.uses.pods));
     }
 
     /// Adds a chain of a single Service, or gives it other rules.
@@ -146,6 +283,7 @@ impl Writer {
         !self.idle.is_empty()
             || !self.retired_chains.is_empty()
             || !self.retired_sets.is_empty()
+            || self.empty_slots.iter().any(|set| self.is_empty(*set))
             || self.table.has_leftovers()
     }
 
@@ -153,9 +291,13 @@ impl Writer {
     pub fn delete_unused(&mut self) {
         self.table.delete_leftovers();
         for chain in std::mem::take(&mut self.idle) {
+            if chain.kind.follows_use() {
+                self.rules_are_stale = true;
+                continue;
+            }
             self.table.remove_chain(&chain.to_string());
             // What it led to becomes idle in turn and goes the next time.
-            chain.next().into_iter().for_each(|next| self.leave_chain(next));
+            chain.leads_to().for_each(|next| self.leave_chain(next));
         }
         for name in std::mem::take(&mut self.retired_chains) {
             let before = self.table.chain(&name).map(led_to).unwrap_or_default();
@@ -167,6 +309,24 @@ impl Writer {
                 self.table.remove_set(id);
             }
         }
+        for set in std::mem::take(&mut self.empty_slots) {
+            let Some(id) = self.sets.get(set).filter(|_| self.is_empty(set)) else { continue };
+            if self.chain_uses.keys().any(|chain| chain.map() == Some(set)) {
+                self.empty_slots.insert(set);
+            } else {
+                self.remove_set(set, id);
+            }
+        }
+        self.write_rules();
+    }
+
+    /// Whether a set is there and has elements.
+    pub fn has_elements(&self, set: SetName) -> bool {
+        self.sets.get(set).is_some_and(|id| self.table.len(id) > 0)
+    }
+
+    fn is_empty(&self, set: SetName) -> bool {
+        self.sets.get(set).is_some_and(|id| self.table.len(id) == 0)
     }
 }
 
@@ -184,12 +344,28 @@ fn balancing(value: &Value) -> Option<Balancing> {
     }
 }
 
-/// Names of balancing chains, made once.
-#[derive(Debug, Default)]
-pub struct ChainNames(HashMap<Balancing, Arc<str>>);
+/// Names of chains that elements lead to, made once.
+#[derive(Debug)]
+pub struct ChainNames {
+    balancing: HashMap<Balancing, Arc<str>>,
+    pub reject: Arc<str>,
+    pub masquerade_always: Arc<str>,
+    pub masquerade_from_node: Arc<str>,
+}
+
+impl Default for ChainNames {
+    fn default() -> ChainNames {
+        ChainNames {
+            balancing: HashMap::new(),
+            reject: layout::REJECT.into(),
+            masquerade_always: layout::MASQUERADE_ALWAYS.into(),
+            masquerade_from_node: layout::MASQUERADE_FROM_NODE.into(),
+        }
+    }
+}
 
 impl ChainNames {
     pub fn get(&mut self, chain: Balancing) -> Arc<str> {
-        self.0.entry(chain).or_insert_with(|| chain.to_string().into()).clone()
+        self.balancing.entry(chain).or_insert_with(|| chain.to_string().into()).clone()
     }
 }

@@ -15,7 +15,7 @@ use crate::kernel::nft::{Error, Kernel};
 use crate::memory;
 use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
-use crate::plan::base::TABLE;
+use crate::plan::layout::TABLE;
 use crate::plan::{Backend, Effects, Notice, Planner, Settings};
 use hashbrown::HashSet;
 use nft_table::Family;

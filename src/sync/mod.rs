@@ -52,9 +52,8 @@ use crate::metrics::Metrics;
 use crate::metrics::sync::{SyncKind, TrafficPolicy};
 use crate::model::{Change, Node};
 use crate::plan::Settings;
-use crate::plan::base::TABLE;
+use crate::plan::layout::{SetName, TABLE};
 use nft_table::Family;
-use nft_table::SetId;
 use pace::Pace;
 use prometheus::{IntCounter, IntGauge};
 use std::sync::Arc;
@@ -101,9 +100,8 @@ pub struct Observers {
 pub fn run<K: Kernel>(kernel: K, options: Options, inputs: Receiver<Input>, observers: Observers) {
     let pace = Pace::new(options.min_sync_period, options.sync_period);
     let engine = Engine::new(kernel, options.settings, options.select_nodeports);
-    let table = engine.planner().table();
     let elements = &observers.metrics.kernel;
-    let gauges = table.sets().map(|(id, set)| (id, elements.elements(&set.name))).collect();
+    let gauges = SetName::all().map(|name| elements.elements(&name.nft())).collect();
     Loop { engine, pace, observers, gauges, complete: false, looked: Instant::now() }.run(&inputs);
 }
 
@@ -111,8 +109,8 @@ struct Loop<K> {
     engine: Engine<K>,
     pace: Pace,
     observers: Observers,
-    /// The size of every fixed set and map.
-    gauges: Vec<(SetId, IntGauge)>,
+    /// The size of every set and map that can be there, in the order of [`SetName::all`].
+    gauges: Vec<IntGauge>,
     /// The source has sent its first state.
     complete: bool,
     /// When it was last made sure that the table is there.
@@ -259,8 +257,8 @@ impl<K: Kernel> Loop<K> {
         metrics.objects.services.set(counts.services as i64);
         metrics.objects.endpoints.set(counts.endpoints as i64);
         metrics.objects.duplicate_frontends.set(counts.lost_frontends as i64);
-        for (set, gauge) in &self.gauges {
-            gauge.set(planner.table().len(*set) as i64);
+        for (gauge, (_, count)) in self.gauges.iter().zip(planner.element_counts()) {
+            gauge.set(count as i64);
         }
         for family in Family::BOTH {
             let counts = self.engine.effects().no_local_endpoints(family);

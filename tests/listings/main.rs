@@ -1,11 +1,10 @@
-//! `rulesets/`: the base ruleset and what scenarios add to it, as planned, as the kernel lists it, and as nft
-//! loads it. `make rulesets` writes the files anew.
+//! `rulesets/`: whole tables of small scenarios, as planned, as the kernel lists them, and as nft loads them.
+//! `make rulesets` writes the files anew.
 
 use kube_proxy::intake::Options;
 use kube_proxy::kernel::{Kernel, Nft};
 use kube_proxy::manifests::Source;
-use kube_proxy::plan::{DetectLocal, Planner, Settings, base};
-use nft_table::Table;
+use kube_proxy::plan::{DetectLocal, Planner, Settings};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,26 +64,6 @@ fn plan(scenario: &str) -> Planner {
     planner
 }
 
-/// The sets, maps and chains of a table that another does not have just so.
-fn additions(table: &Table, to: &Table) -> String {
-    let objects = |table: &Table| -> Vec<String> {
-        let text = table.to_string();
-        let inner = text.split_once('\n').and_then(|(_, rest)| rest.strip_suffix("}\n")).unwrap();
-        inner.split("\n\n").map(|object| object.trim_end().to_owned()).collect()
-    };
-    let known = HashSet::<String>::from_iter(objects(to));
-    let new: Vec<String> =
-        objects(table).into_iter().filter(|object| !known.contains(object)).collect();
-    format!("table inet kube-proxy {{\n{}\n}}\n", new.join("\n\n"))
-}
-
-/// All that a scenario's table is made of.
-fn documented(scenario: &str) -> String {
-    let listing = |folder| read(&format!("{folder}/listing.nft"));
-    let own = if scenario == NODE { String::new() } else { listing(scenario) };
-    read("base.nft") + &listing(NODE) + &own
-}
-
 /// Lists the table and deletes it.
 fn take() -> String {
     sh("nft list table inet kube-proxy; nft delete table inet kube-proxy")
@@ -99,31 +78,9 @@ fn load(text: &str) -> String {
 }
 
 #[test]
-fn the_base_ruleset_is_the_documented_one() {
-    let (table, _) = base::table();
-    check("base.nft", &table.to_string());
-}
-
-#[test]
-fn the_base_ruleset_is_what_the_kernel_lists() {
-    if skip_without("nft") {
-        return;
-    }
-    in_namespace(|| {
-        let (table, _) = base::table();
-        Nft::open().unwrap().commit(&table.changes()).unwrap();
-        assert_eq!(sh("nft list table inet kube-proxy"), read("base.nft"));
-    });
-}
-
-#[test]
-fn scenarios_add_what_is_documented() {
-    let (base, _) = base::table();
+fn scenarios_are_planned_as_documented() {
     for scenario in scenarios() {
-        let planner = plan(&scenario);
-        let node = plan(NODE);
-        let before = if scenario == NODE { &base } else { node.table() };
-        check(&format!("{scenario}/listing.nft"), &additions(planner.table(), before));
+        check(&format!("{scenario}/listing.nft"), &plan(&scenario).table().to_string());
     }
 }
 
@@ -134,15 +91,13 @@ fn scenarios_are_what_the_kernel_lists_and_nft_loads() {
     }
     in_namespace(|| {
         for scenario in scenarios() {
-            let planner = plan(&scenario);
-            Nft::open().unwrap().commit(&planner.table().changes()).unwrap();
+            let documented = read(&format!("{scenario}/listing.nft"));
+            Nft::open().unwrap().commit(&plan(&scenario).table().changes()).unwrap();
             let committed = take();
-            let planned = planner.table().to_string();
-            assert_eq!(sorted_lines(&committed), sorted_lines(&planned), "{scenario}: the kernel");
-            let documented = load(&documented(&scenario));
-            assert_eq!(sorted_lines(&documented), sorted_lines(&planned), "{scenario}: the files");
-            let again = load(&committed);
-            assert_eq!(sorted_lines(&again), sorted_lines(&planned), "{scenario}: loaded again");
+            let planned = sorted_lines(&documented);
+            assert_eq!(sorted_lines(&committed), planned, "{scenario}: the kernel");
+            assert_eq!(sorted_lines(&load(&documented)), planned, "{scenario}: the file");
+            assert_eq!(sorted_lines(&load(&committed)), planned, "{scenario}: loaded again");
         }
     });
 }

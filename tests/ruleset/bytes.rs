@@ -5,7 +5,6 @@
 
 use crate::scenario;
 use kube_proxy::kernel::{Kernel, Nft};
-use kube_proxy::plan::base;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nft_table::Family;
@@ -155,7 +154,7 @@ fn every_set() -> Vec<Set> {
 }
 
 fn table() -> Table {
-    let (mut table, _) = base::table();
+    let mut table = scenario::table();
     scenario::fill(&mut table);
     for set in every_set() {
         table.add_set(set);

@@ -2,7 +2,6 @@
 
 use crate::scenario;
 use kube_proxy::kernel::{Kernel, Nft};
-use kube_proxy::plan::base;
 use nft_table::Family;
 use nft_table::{Data, DataType, Key, Operation, Table, Transaction, Value};
 use std::collections::HashMap;
@@ -13,7 +12,7 @@ use test_support::netns::{in_namespace, sh, skip_without};
 use test_support::nft_versions;
 
 fn filled() -> Table {
-    let (mut table, _) = base::table();
+    let mut table = scenario::table();
     scenario::fill(&mut table);
     table
 }
@@ -36,7 +35,7 @@ fn nft_lists_the_base_table_as_it_is_planned() {
         return;
     }
     in_namespace(|| {
-        let (mut table, _) = base::table();
+        let mut table = scenario::table();
         commit(&mut Nft::open().unwrap(), &mut table);
         assert_eq!(sh("nft list table inet kube-proxy"), table.to_string());
     });
@@ -205,7 +204,7 @@ fn what_somebody_added_is_taken_away() {
         let before = sh("nft list table inet kube-proxy");
         sh("nft -f - <<'E'
 add rule inet kube-proxy services counter
-insert rule inet kube-proxy masquerading meta l4proto { tcp, udp } accept
+insert rule inet kube-proxy pods meta l4proto { tcp, udp } accept
 add chain inet kube-proxy mine
 add map inet kube-proxy mine { type ipv4_addr : verdict; }
 add element inet kube-proxy mine { 192.0.2.1 : jump mine }
@@ -230,19 +229,32 @@ fn a_rule_is_compared_with_all_that_it_says() {
     }
     // Chain, a part of its rules, and another that is written much the same.
     let parts = [
-        ("reject-connection", "\treject\n", "\treject with icmpx host-unreachable\n"),
-        ("service-endpoints-check", "ip6 daddr . meta", "ip6 saddr . meta"),
-        ("nat-prerouting", "jump", "goto"),
-        ("filter-output-pre-dnat", "state new", "state established"),
-        ("filter-output-pre-dnat", "state new", "state ! new"),
-        ("remember-output", "status dnat", "status snat"),
-        ("masquerade-cluster-ip", "masquerade fully-random", "masquerade random"),
-        ("masquerade-cluster-ip", "masquerade fully", "masquerade persistent,fully"),
-        ("affinity-record", "{ tcp, udp, sctp }", "{ tcp, udp }"),
-        ("affinity-record", "{ tcp, udp, sctp }", "{ tcp, udp, dccp }"),
-        ("affinity-record", "original ip daddr", "reply ip daddr"),
-        ("firewall-check", "!= @allowed", "@allowed"),
-        ("external-none", "@pod-interfaces return", "@pod-interfaces counter return"),
+        ("reject-connection", "bytes 0 reject\n", "bytes 0 reject with icmpx host-unreachable\n"),
+        ("reject-connection", "with tcp reset", "with icmpx port-unreachable"),
+        (
+            "services",
+            "ip daddr . meta l4proto . th dport vmap",
+            "ip saddr . meta l4proto . th dport vmap",
+        ),
+        ("prerouting", "jump", "goto"),
+        ("forward", "state new", "state established"),
+        ("forward", "state new", "state ! new"),
+        ("postrouting", "status ! dnat", "status ! snat"),
+        ("pods", "masquerade fully-random", "masquerade random"),
+        ("pods", "masquerade fully", "masquerade persistent,fully"),
+        ("pods", "saddr 10.244.0.0/16", "saddr 10.245.0.0/16"),
+        ("pods", "saddr 10.244.0.0/16", "saddr 10.244.0.0/15"),
+        ("pods", "saddr != 10.128.0.0/9", "saddr 10.128.0.0/9"),
+        ("pods", "fd00:10:244::/61", "fd00:10:244::/60"),
+        ("pods", "\"cni0\"", "\"cni1\""),
+        ("pods", "\"cali*\"", "\"cal*\""),
+        ("pods", "fib saddr type != local", "fib saddr type local"),
+        ("postrouting", "{ tcp, udp, sctp }", "{ tcp, udp }"),
+        ("postrouting", "{ tcp, udp, sctp }", "{ tcp, udp, dccp }"),
+        ("postrouting", "original ip daddr", "reply ip daddr"),
+        ("services", "!= @allowed", "@allowed"),
+        ("services", "fib daddr type != local", "fib daddr type local"),
+        ("pods", "@pod-interfaces accept", "@pod-interfaces counter accept"),
         ("cluster-1", "mod 1", "mod 2"),
         ("cluster-1", "mod 1", "mod 1 offset 1"),
         ("cluster-1", "numgen random", "numgen inc"),
@@ -323,7 +335,7 @@ fn elements_of_a_dynamic_map_are_read_and_deleted() {
 fn two_hundred_thousand_elements() {
     in_namespace(|| {
         let fill = || {
-            let (mut table, _) = base::table();
+            let mut table = scenario::table();
             scenario::fill_slots(&mut table, 200_000);
             table
         };

@@ -1,10 +1,9 @@
 //! From any state to any other: the difference brings the kernel there, whether it is known what the kernel
 //! has or read back.
 
-use crate::scenario::{affinity, goto};
+use crate::scenario::{self, affinity, goto};
 use kube_proxy::kernel::fake::FakeKernel;
 use kube_proxy::kernel::{Kernel, Nft};
-use kube_proxy::plan::base;
 use nft_table::Family;
 use nft_table::{
     Chain, Constant, Data, Expression, Key, KeyBuilder, Rule, Statement, Table, Value, Verdict,
@@ -166,7 +165,7 @@ impl State {
     }
 
     fn fresh(&self) -> Table {
-        let (mut table, _) = base::table();
+        let mut table = scenario::table();
         self.apply(&mut table);
         table
     }
@@ -181,7 +180,7 @@ fn commit(kernel: &mut impl Kernel, table: &mut Table) -> Result<(), TestCaseErr
 }
 
 fn adopt(kernel: &mut impl Kernel, table: &mut Table, tidy: bool) {
-    table.adopt(kernel.snapshot(base::TABLE).unwrap());
+    table.adopt(kernel.snapshot(scenario::TABLE).unwrap());
     if tidy {
         table.delete_leftovers();
     }

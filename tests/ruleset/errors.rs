@@ -3,7 +3,6 @@
 use crate::scenario::{self, goto};
 use kube_proxy::kernel::nft::{Cause, Error, Refusal};
 use kube_proxy::kernel::{Kernel, Nft};
-use kube_proxy::plan::base;
 use nft_table::{Data, Key, Operation, Rule, Statement, Table, Transaction, Value};
 use std::net::{IpAddr, Ipv4Addr};
 use test_support::netns::{in_namespace, sh, skip_without};
@@ -26,7 +25,7 @@ fn first_refusal(result: Result<(), Error>) -> Refusal {
 /// A table with the base ruleset in the kernel.
 fn base_in_kernel() -> (Nft, Table) {
     let mut nft = Nft::open().unwrap();
-    let (mut table, _) = base::table();
+    let mut table = scenario::table();
     commit(&mut nft, &mut table);
     (nft, table)
 }
@@ -78,7 +77,7 @@ fn an_element_that_leads_nowhere() {
 fn a_load_whose_last_stage_is_refused_leads_nowhere_and_goes_on_from_there() {
     in_namespace(|| {
         let mut nft = Nft::open().unwrap();
-        let (mut table, _) = base::table();
+        let mut table = scenario::table();
         scenario::fill_slots(&mut table, 10_000);
         let map = table.set_id("service-ips4").unwrap();
         table.insert(map, vip(1, 80), goto("external-none"));
@@ -131,7 +130,7 @@ fn a_deleted_element_that_is_not_there() {
 fn a_full_set() {
     in_namespace(|| {
         let mut nft = Nft::open().unwrap();
-        let (mut table, _) = base::table();
+        let mut table = scenario::table();
         let mut set = table.set(table.set_id("cluster-endpoints4").unwrap()).unwrap().clone();
         set.name = "small".into();
         set.size = Some(2);
@@ -178,11 +177,14 @@ fn a_rule_that_leads_nowhere_and_one_whose_set_is_not_there() {
 fn a_circle_of_chains() {
     in_namespace(|| {
         let (mut nft, mut table) = base_in_kernel();
-        let mut chain = table.chain("masquerade-cluster-ip").unwrap().clone();
-        chain.rules.push(Rule::new(vec![Statement::Verdict(nft_table::Verdict::Jump(
-            "masquerading".into(),
-        ))]));
-        table.set_chain(chain);
+        for (from, to) in
+            [("external-none", "reject-connection"), ("reject-connection", "external-none")]
+        {
+            let mut chain = table.chain(from).unwrap().clone();
+            let jump = nft_table::Verdict::Jump(to.into());
+            chain.rules.push(Rule::new(vec![Statement::Verdict(jump)]));
+            table.set_chain(chain);
+        }
         let error = nft.commit(&table.changes()).unwrap_err();
         let Error::Refused(refusals) = &error else { panic!("{error}") };
         assert_eq!(refusals.0[0].cause, Cause::Loop, "{error}");
@@ -228,7 +230,7 @@ fn a_transaction_for_an_older_generation() {
 #[test]
 fn without_the_right_to_change_nftables() {
     in_namespace(|| {
-        let (table, _) = base::table();
+        let table = scenario::table();
         let mut nft = Nft::open().unwrap();
         // The kernel asks for CAP_NET_ADMIN at every message, of this thread.
         let (header, mut data) =

@@ -4,7 +4,6 @@
 
 use crate::scenario;
 use kube_proxy::kernel::{Kernel, Nft};
-use kube_proxy::plan::base;
 use nft_table::SetData;
 use nftables::helper::{DEFAULT_NFT, get_current_ruleset_raw};
 use nftables::schema::{Chain, Set};
@@ -23,7 +22,7 @@ fn sets_have_their_elements_and_chains_their_hooks() {
         return;
     }
     in_namespace(|| {
-        let (mut table, _) = base::table();
+        let mut table = scenario::table();
         scenario::fill(&mut table);
         Nft::open().unwrap().commit(&table.changes()).unwrap();
         let arguments = ["-n", "list", "table", "inet", "kube-proxy"];

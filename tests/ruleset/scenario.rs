@@ -1,9 +1,8 @@
-//! A base table with something of everything in it.
+//! A table with something of everything in it: every kind of set, every statement, base chains.
 
-use nft_table::Family;
 use nft_table::{
-    Chain, Constant, Data, DataType, Expression, Key, Rule, Set, SetData, SetFlags, Statement,
-    Table, Value, Verdict,
+    BaseChain, Chain, ChainType, Constant, Data, DataType, Expression, Family, Hook, Key, Reject,
+    Rule, Set, SetData, SetFlags, Statement, Table, Value, Verdict,
 };
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,6 +16,149 @@ fn vip(address: &str, port: u16) -> Key {
 
 fn vip_slot(address: &str, port: u16, slot: u32) -> Key {
     Key::builder().address(ip(address)).protocol(6).port(port).slot(slot).build()
+}
+
+/// Name of the table.
+pub const TABLE: &str = "kube-proxy";
+
+fn digit(family: Family) -> char {
+    if family == Family::V4 { '4' } else { '6' }
+}
+
+/// A set without flags that is declared by types alone.
+fn plain(name: String, key: &[DataType], data: SetData) -> Set {
+    let flags = SetFlags::default();
+    Set { name: name.into(), key: key.to_vec(), data, flags, type_of: None, size: None }
+}
+
+fn interval(name: String, key: &[DataType]) -> Set {
+    Set { flags: SetFlags { interval: true, dynamic: false }, ..plain(name, key, SetData::None) }
+}
+
+/// The table without elements.
+pub fn table() -> Table {
+    use DataType::{InetProto, InetService, InterfaceName, Ipv4Address, Ipv6Address, Slot};
+    let mut table = Table::new(TABLE);
+    for family in Family::BOTH {
+        let address = if family == Family::V4 { Ipv4Address } else { Ipv6Address };
+        let name = |name: &str| format!("{name}{}", digit(family));
+        let (vip, nodeport) = ([address, InetProto, InetService], [InetProto, InetService]);
+        let daddr = Expression::DestinationAddress(family);
+        let port = || vec![Expression::Protocol, Expression::DestinationPort];
+        let slots = |name: String, key: &[DataType], start: Vec<Expression>| Set {
+            type_of: Some((
+                [start, vec![Expression::Random(2)]].concat(),
+                vec![daddr, Expression::DestinationPort],
+            )),
+            ..plain(name, &[key, &[Slot]].concat(), SetData::Fields(vec![address, InetService]))
+        };
+        for set in [
+            plain(name("service-ips"), &vip, SetData::Verdict),
+            plain(name("service-nodeports"), &nodeport, SetData::Verdict),
+            slots(name("cluster-endpoints"), &vip, [vec![daddr], port()].concat()),
+            slots(name("local-endpoints"), &vip, [vec![daddr], port()].concat()),
+            slots(name("nodeport-cluster-endpoints"), &nodeport, port()),
+            plain(name("cluster-ips"), &[address], SetData::None),
+            plain(name("hairpin"), &[address, address], SetData::None),
+            plain(name("restricted-services"), &vip, SetData::None),
+            interval(name("nodeport-ips"), &[address]),
+            interval(name("service-cidrs"), &[address]),
+            interval(name("pod-sources"), &[address]),
+            interval(name("everybody"), &[address]),
+            interval(name("allowed-sources"), &[&vip[..], &[address]].concat()),
+        ] {
+            table.add_set(set);
+        }
+    }
+    table.add_set(interval("pod-interfaces".into(), &[InterfaceName]));
+    for chain in chains() {
+        table.set_chain(chain);
+    }
+    table
+}
+
+fn chains() -> Vec<Chain> {
+    use Statement::{Counter, Masquerade};
+    let verdict = |verdict| Statement::Verdict(verdict);
+    let matches =
+        |expression, constant, negated| Statement::Match { expression, constant, negated };
+    let v4 = Family::V4;
+    let set = |key: &[Expression], name: &str, negated| Statement::InSet {
+        key: key.to_vec(),
+        set: name.into(),
+        negated,
+    };
+    let network = |text: &str| Constant::Network(text.parse().unwrap());
+    let (saddr, daddr) = (Expression::SourceAddress(v4), Expression::DestinationAddress(v4));
+    let vip = [daddr, Expression::Protocol, Expression::DestinationPort];
+    let saddr6 = Expression::SourceAddress(Family::V6);
+    let rules = |rules: Vec<Vec<Statement>>| rules.into_iter().map(Rule::new).collect();
+    let tcp = matches(Expression::Protocol, Constant::Protocol(6), false);
+    let reject = vec![
+        vec![tcp, Statement::Reject(Reject::TcpReset)],
+        vec![Statement::Reject(Reject::Family(Family::V6))],
+        vec![Counter, Statement::Reject(Reject::AnyFamily)],
+    ];
+    let local = |expression, negated| matches(expression, Constant::TypeLocal, negated);
+    let pods = vec![
+        vec![set(&[saddr], "pod-sources4", false), verdict(Verdict::Return)],
+        vec![set(&[Expression::InputInterface], "pod-interfaces", false), verdict(Verdict::Accept)],
+        vec![matches(saddr, network("10.244.0.0/16"), false), verdict(Verdict::Accept)],
+        vec![matches(saddr, network("10.128.0.0/9"), true), verdict(Verdict::Drop)],
+        vec![matches(daddr, network("192.0.2.1/32"), false), verdict(Verdict::Accept)],
+        vec![matches(saddr6, network("fd00:10:244::/56"), false), verdict(Verdict::Accept)],
+        vec![matches(saddr6, network("fd00:10:244::/61"), false), verdict(Verdict::Accept)],
+        vec![
+            matches(Expression::InputInterface, Constant::Interface("cni0".into()), false),
+            verdict(Verdict::Return),
+        ],
+        vec![
+            matches(Expression::OutputInterface, Constant::InterfacePrefix("cali".into()), true),
+            local(Expression::SourceAddressType, true),
+            verdict(Verdict::Return),
+        ],
+        vec![Masquerade],
+    ];
+    let original =
+        [Expression::CtOriginalDestination(v4), Expression::Protocol, Expression::CtOriginalPort];
+    let leaving = vec![
+        vec![matches(Expression::CtStatus, Constant::StatusDnat, true), verdict(Verdict::Accept)],
+        vec![set(&[saddr, daddr], "hairpin4", false), Masquerade],
+        vec![
+            Statement::ProtocolIn(&[6, 17, 132]),
+            set(&original, "restricted-services4", false),
+            verdict(Verdict::Jump("pods".into())),
+        ],
+    ];
+    let services = vec![
+        vec![
+            set(&vip, "restricted-services4", false),
+            set(&[&vip[..], &[saddr]].concat(), "allowed-sources4", true),
+            verdict(Verdict::Drop),
+        ],
+        vec![Statement::VerdictMap { key: vip.into(), map: "service-ips4".into() }],
+        vec![
+            set(&[daddr], "cluster-ips4", false),
+            local(Expression::DestinationAddressType, true),
+            verdict(Verdict::Goto("reject-connection".into())),
+        ],
+    ];
+    let nat = |hook, priority| BaseChain { chain_type: ChainType::Nat, hook, priority };
+    let filter = BaseChain { chain_type: ChainType::Filter, hook: Hook::Forward, priority: 0 };
+    let new = matches(Expression::CtState, Constant::StateNew, false);
+    vec![
+        Chain::regular("reject-connection", rules(reject)),
+        Chain::regular("external-none", rules(vec![vec![verdict(Verdict::Drop)]])),
+        Chain::regular("pods", rules(pods)),
+        Chain::regular("services", rules(services)),
+        Chain::base("forward", filter, rules(vec![vec![new, verdict(Verdict::Accept)]])),
+        Chain::base(
+            "prerouting",
+            nat(Hook::Prerouting, -100),
+            rules(vec![vec![verdict(Verdict::Jump("services".into()))]]),
+        ),
+        Chain::base("postrouting", nat(Hook::Postrouting, 100), rules(leaving)),
+    ]
 }
 
 /// `dnat ip to ip daddr . meta l4proto . th dport . numgen random mod N map @cluster-endpoints4`
@@ -81,7 +223,7 @@ pub fn affinity(table: &mut Table, family: Family, name: &str) {
     table.set_chain(Chain::regular(map, vec![Rule::new(vec![tcp, dnat]), Rule::new(vec![goto])]));
 }
 
-/// Services, networks, interfaces and an affinity in the base table.
+/// Services, networks, interfaces and an affinity.
 pub fn fill(table: &mut Table) {
     for count in [1, 2] {
         let rules = vec![
@@ -121,7 +263,7 @@ pub fn fill(table: &mut Table) {
         }
         let nodeport = Key::builder().protocol(17).port(30_053).build();
         let drop = Value::verdict(Verdict::Drop, None);
-        insert(&set("no-endpoint-nodeports"), nodeport, drop);
+        insert(&set("service-nodeports"), nodeport, drop);
         let jump = Value::verdict(Verdict::Jump("external-none".into()), Some("naïve/x:y".into()));
         insert(&set("service-ips"), vip(address, 443), jump);
     }
@@ -134,8 +276,8 @@ pub fn fill(table: &mut Table) {
         ("pod-sources4", "0.0.0.0/8"),
         ("pod-sources4", "255.255.255.255/32"),
         ("pod-sources4", "192.0.2.7/32"),
-        ("unmasqueraded-sources4", "0.0.0.0/0"),
-        ("unmasqueraded-sources6", "::/0"),
+        ("everybody4", "0.0.0.0/0"),
+        ("everybody6", "::/0"),
         ("nodeport-ips4", "192.0.2.1/32"),
         ("nodeport-ips6", "2001:db8::1/128"),
     ];

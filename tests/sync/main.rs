@@ -5,7 +5,7 @@ use kube_proxy::kernel::addresses::NodePortSelection;
 use kube_proxy::kernel::fake::FakeKernel;
 use kube_proxy::metrics::kernel::Rebuild;
 use kube_proxy::model::*;
-use kube_proxy::plan::base::TABLE;
+use kube_proxy::plan::layout::TABLE;
 use kube_proxy::plan::{DetectLocal, Settings};
 use kube_proxy::sync::{Committed, Engine};
 use nft_table::Family;

@@ -36,7 +36,7 @@ pub enum Outcome {
         translated: bool,
         masqueraded: bool,
     },
-    /// It is answered with "port unreachable".
+    /// It is answered with "port unreachable" or a TCP reset.
     Rejected,
     Dropped,
 }
@@ -59,7 +59,9 @@ struct Flow {
     translated: bool,
     masqueraded: bool,
     /// The destination is settled: nat chains for it are not asked a second time.
-    settled: bool,
+    destination_settled: bool,
+    /// And the source.
+    source_settled: bool,
 }
 
 /// Why the evaluation of a chain ended.
@@ -82,14 +84,14 @@ pub fn evaluate(table: &Table, packet: Packet, machine: &mut Machine<'_>) -> Out
         packet,
         translated: false,
         masqueraded: false,
-        settled: false,
+        destination_settled: false,
+        source_settled: false,
     };
     let own = flow.packet.input.is_none();
     let first = if own { Hook::Output } else { Hook::Prerouting };
     if let Some(outcome) = pass(table, first, &mut flow, machine) {
         return outcome;
     }
-    flow.settled = true;
     let to_itself = (machine.is_local)(flow.packet.destination);
     let hooks: &[Hook] = match (own, to_itself) {
         (false, true) => &[Hook::Input],
@@ -116,6 +118,12 @@ pub fn evaluate(table: &Table, packet: Packet, machine: &mut Machine<'_>) -> Out
 
 /// Evaluates the base chains of a hook; Some when the way ends there.
 fn pass(table: &Table, hook: Hook, flow: &mut Flow, machine: &mut Machine<'_>) -> Option<Outcome> {
+    // Which end of the flow nat chains decide about there (`HOOK2MANIP` in the kernel's `nf_nat.h`).
+    let settled = match hook {
+        Hook::Postrouting | Hook::Input => &mut flow.source_settled,
+        _ => &mut flow.destination_settled,
+    };
+    let is_settled = std::mem::replace(settled, hook != Hook::Forward);
     let mut chains: Vec<(i32, &Chain)> = table
         .chains()
         .into_iter()
@@ -124,7 +132,7 @@ fn pass(table: &Table, hook: Hook, flow: &mut Flow, machine: &mut Machine<'_>) -
     chains.sort_by_key(|(priority, _)| *priority);
     for (_, chain) in chains {
         let is_nat = chain.base.is_some_and(|base| base.chain_type == ChainType::Nat);
-        if is_nat && hook != Hook::Postrouting && flow.settled {
+        if is_nat && is_settled {
             continue;
         }
         match (Evaluation { table, flow, machine }).chain(chain, 0) {
@@ -190,7 +198,7 @@ impl Evaluation<'_, '_> {
         let when = |matched: bool| if matched { Step::Next } else { Step::Break };
         match statement {
             Statement::Match { expression, constant, negated } => {
-                when(self.is(*expression, *constant) != *negated)
+                when(self.is(*expression, constant) != *negated)
             }
             Statement::ProtocolIn(numbers) => when(numbers.contains(&self.flow.packet.protocol)),
             Statement::InSet { key, set, negated } => match self.key(key) {
@@ -251,16 +259,33 @@ impl Evaluation<'_, '_> {
         Family::of(&self.flow.packet.source)
     }
 
-    fn is(&self, expression: Expression, constant: Constant) -> bool {
+    fn is(&self, expression: Expression, constant: &Constant) -> bool {
         match (expression, constant) {
-            (Expression::NetworkFamily, Constant::Family(family)) => self.family() == family,
-            (Expression::Protocol, Constant::Protocol(n)) => self.flow.packet.protocol == n,
+            (Expression::NetworkFamily, Constant::Family(family)) => self.family() == *family,
+            (Expression::Protocol, Constant::Protocol(n)) => self.flow.packet.protocol == *n,
             // It is the first packet.
             (Expression::CtState, Constant::StateNew) => true,
             (Expression::CtStatus, Constant::StatusDnat) => self.flow.translated,
             (Expression::SourceAddressType, Constant::TypeLocal) => {
                 (self.machine.is_local)(self.flow.packet.source)
             }
+            (Expression::DestinationAddressType, Constant::TypeLocal) => {
+                (self.machine.is_local)(self.flow.packet.destination)
+            }
+            (Expression::SourceAddress(_), Constant::Network(network)) => {
+                network.contains(&self.flow.packet.source)
+            }
+            (Expression::DestinationAddress(_), Constant::Network(network)) => {
+                network.contains(&self.flow.packet.destination)
+            }
+            (Expression::InputInterface, Constant::Interface(name)) => {
+                self.flow.packet.input.as_deref() == Some(&**name)
+            }
+            (Expression::InputInterface, Constant::InterfacePrefix(prefix)) => {
+                self.flow.packet.input.as_ref().is_some_and(|name| name.starts_with(&**prefix))
+            }
+            // Which interface it leaves by is not known here.
+            (Expression::OutputInterface, _) => false,
             (Expression::InputInterfaceIndex, Constant::NoInterface) => {
                 self.flow.packet.input.is_none()
             }
@@ -311,7 +336,8 @@ impl Evaluation<'_, '_> {
             | Expression::CtState
             | Expression::CtStatus
             | Expression::InputInterfaceIndex
-            | Expression::SourceAddressType => panic!("{} is no key", expression.nft()),
+            | Expression::SourceAddressType
+            | Expression::DestinationAddressType => panic!("{} is no key", expression.nft()),
         }
     }
 

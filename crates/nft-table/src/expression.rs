@@ -1,7 +1,9 @@
 //! What a rule can read from a packet, its connection or the machine.
 
 use super::{DataType, Family};
+use ipnet::IpNet;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A value that a rule loads into a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +34,8 @@ pub enum Expression {
     CtOriginalPort,
     /// `fib saddr type`
     SourceAddressType,
+    /// `fib daddr type`
+    DestinationAddressType,
     /// `numgen random mod N`: uniform in 0..N.
     Random(u32),
 }
@@ -59,6 +63,7 @@ impl Expression {
             CtOriginalDestination(V6) => "ct original ip6 daddr",
             CtOriginalPort => "ct original proto-dst",
             SourceAddressType => "fib saddr type",
+            DestinationAddressType => "fib daddr type",
             Random(modulus) => return Cow::Owned(format!("numgen random mod {modulus}")),
         })
     }
@@ -79,6 +84,7 @@ impl Expression {
             Expression::CtState
             | Expression::CtStatus
             | Expression::SourceAddressType
+            | Expression::DestinationAddressType
             | Expression::Random(_) => 4,
         }
     }
@@ -114,7 +120,7 @@ impl Expression {
 }
 
 /// A value that an expression is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Constant {
     /// `meta nfproto ipv4`, `ipv6`
     Family(Family),
@@ -124,23 +130,35 @@ pub enum Constant {
     StateNew,
     /// `ct status dnat`
     StatusDnat,
-    /// `fib saddr type local`
+    /// `fib saddr type local`, `fib daddr type local`
     TypeLocal,
     /// `iif 0`: none.
     NoInterface,
+    /// `ip saddr 10.244.0.0/16`: a network with a prefix of at least one bit.
+    Network(IpNet),
+    /// `iifname "cni0"`
+    Interface(Arc<str>),
+    /// `iifname "cali*"`: all interfaces whose name begins so.
+    InterfacePrefix(Arc<str>),
 }
 
 impl Constant {
     /// The constant in nft syntax.
-    pub fn nft(self) -> &'static str {
-        match self {
+    pub fn nft(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Constant::Family(Family::V4) => "ipv4",
             Constant::Family(Family::V6) => "ipv6",
-            Constant::Protocol(number) => super::text::protocol(number),
+            Constant::Protocol(number) => super::text::protocol(*number),
             Constant::StateNew => "new",
             Constant::StatusDnat => "dnat",
             Constant::TypeLocal => "local",
             Constant::NoInterface => "0",
-        }
+            Constant::Network(network) if network.prefix_len() == network.max_prefix_len() => {
+                return Cow::Owned(network.addr().to_string());
+            }
+            Constant::Network(network) => return Cow::Owned(network.trunc().to_string()),
+            Constant::Interface(name) => return Cow::Owned(format!("\"{name}\"")),
+            Constant::InterfacePrefix(prefix) => return Cow::Owned(format!("\"{prefix}*\"")),
+        })
     }
 }

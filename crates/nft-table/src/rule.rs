@@ -23,12 +23,14 @@ impl Verdict {
     }
 }
 
-/// How a packet is rejected. All of them say "port unreachable", which clients of TCP and UDP see as
-/// "connection refused".
+/// How a packet is rejected. Clients of TCP and UDP see all of them as "connection refused".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reject {
-    /// `reject`: as fits the packet's family.
+    /// `reject`: port unreachable, as fits the packet's family.
     AnyFamily,
+    /// `reject with tcp reset`, in a rule that has matched TCP. The kernel does not limit how many it sends,
+    /// as it does with ICMP errors.
+    TcpReset,
     /// `reject with icmp port-unreachable` or `icmpv6`, in a rule that has matched the family.
     Family(Family),
 }

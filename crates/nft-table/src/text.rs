@@ -77,6 +77,7 @@ impl fmt::Display for Statement {
             Statement::Counter => f.write_str("counter packets 0 bytes 0"),
             Statement::Masquerade => f.write_str("masquerade fully-random"),
             Statement::Reject(Reject::AnyFamily) => f.write_str("reject"),
+            Statement::Reject(Reject::TcpReset) => f.write_str("reject with tcp reset"),
             Statement::Reject(Reject::Family(Family::V4)) => {
                 f.write_str("reject with icmp port-unreachable")
             }

@@ -5,11 +5,12 @@ mod seeds;
 mod settle;
 mod write;
 
-use super::base::{self, Sets};
 use super::claims::{Claims, Rank};
 use super::effects::Effects;
+use super::layout::{SetKind, SetName};
+use super::pods::Pods;
 use super::writer::{ChainNames, Writer};
-use super::{Backend, Frontend, Here, PortPlan, Settings, sources};
+use super::{Backend, Frontend, Here, PortPlan, Settings, elements};
 use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
@@ -82,6 +83,10 @@ impl Entry {
         self.find_slice(name).ok().map(|place| self.slices.remove(place))
     }
 
+    fn has_affinity(&self) -> bool {
+        self.plans.iter().any(|plan| plan.affinity.is_some())
+    }
+
     fn active(&self) -> Option<&Service> {
         self.service.as_deref().filter(|_| !self.quarantined)
     }
@@ -91,7 +96,6 @@ impl Entry {
 #[derive(Debug)]
 pub struct Planner {
     writer: Writer,
-    sets: Sets,
     names: ChainNames,
     settings: Settings,
     here: Here,
@@ -100,6 +104,8 @@ pub struct Planner {
     /// The Service of every slice.
     slices: HashMap<ObjectName, ObjectName>,
     service_cidrs: BTreeMap<Arc<str>, Vec<IpNet>>,
+    /// What NodePorts answer on.
+    nodeport_networks: Vec<IpNet>,
     claims: Claims,
     changed: HashSet<ObjectName>,
     seeds: Seeds,
@@ -112,11 +118,10 @@ pub struct Planner {
 impl Planner {
     /// A plan without any Service.
     pub fn new(settings: Settings) -> Planner {
-        let (table, sets) = base::table();
+        let pods = Pods::new(&settings, None);
         let here = Here { node_name: settings.node_name.clone(), zone: None };
-        let mut planner = Planner {
-            writer: Writer::new(table),
-            sets,
+        Planner {
+            writer: Writer::new(pods, settings.masquerade_all),
             names: ChainNames::default(),
             settings,
             here,
@@ -124,6 +129,7 @@ impl Planner {
             services: HashMap::new(),
             slices: HashMap::new(),
             service_cidrs: BTreeMap::new(),
+            nodeport_networks: Vec::new(),
             claims: Claims::default(),
             changed: HashSet::new(),
             seeds: HashMap::new(),
@@ -131,9 +137,7 @@ impl Planner {
             effects: Effects::default(),
             counts: Counts::default(),
             purges: BTreeMap::new(),
-        };
-        planner.write_sources();
-        planner
+        }
     }
 
     /// The table as planned.
@@ -146,8 +150,11 @@ impl Planner {
         &mut self.writer.table
     }
 
-    pub fn sets(&self) -> &Sets {
-        &self.sets
+    /// How many elements every set and map that there can be has.
+    pub fn element_counts(&self) -> impl Iterator<Item = (SetName, usize)> {
+        SetName::all().map(|name| {
+            (name, self.writer.sets().get(name).map_or(0, |id| self.writer.table.len(id)))
+        })
     }
 
     /// This node's object, as last seen.
@@ -213,32 +220,35 @@ impl Planner {
             // Which endpoints are chosen, or who may connect, can change for any Service.
             self.changed.extend(self.services.keys().cloned());
         }
-        self.write_sources();
+        let pods = Pods::new(&self.settings, self.node.as_deref());
+        if *self.writer.pods() != pods {
+            // The chains of session affinity hold it, too.
+            let with_affinity = self.services.iter().filter(|(_, entry)| entry.has_affinity());
+            self.changed.extend(with_affinity.map(|(name, _)| name.clone()));
+            self.writer.set_pods(pods);
+        }
     }
 
     /// The networks that NodePorts answer on.
     pub fn set_nodeport_networks(&mut self, networks: &[IpNet]) {
-        for family in Family::BOTH {
-            let of_family: Vec<IpNet> =
-                networks.iter().filter(|net| Family::of(&net.addr()) == family).copied().collect();
-            let elements = sources::networks(&of_family);
-            self.writer.table.replace_elements(self.sets.of(family).nodeport_ips, elements);
-        }
+        self.nodeport_networks = networks.to_vec();
     }
 
-    fn write_sources(&mut self) {
-        for (set, elements) in sources::elements(&self.settings, self.node.as_deref(), &self.sets) {
-            self.writer.table.replace_elements(set, elements);
+    /// Addresses of NodePorts are there while there are NodePorts.
+    fn write_nodeport_networks(&mut self) {
+        for family in Family::BOTH {
+            let nodeports = SetName::new(SetKind::ServiceNodeports, family);
+            let in_use = self.writer.has_elements(nodeports);
+            let networks = if in_use { &self.nodeport_networks[..] } else { &[] };
+            let elements = elements::networks(networks.iter(), family);
+            self.writer.replace(SetName::new(SetKind::NodeportIps, family), elements);
         }
     }
 
     fn write_service_cidrs(&mut self) {
         for family in Family::BOTH {
-            let all = self.service_cidrs.values().flatten();
-            let cidrs: Vec<IpNet> =
-                all.filter(|c| Family::of(&c.addr()) == family).copied().collect();
-            let elements = sources::networks(&cidrs);
-            self.writer.table.replace_elements(self.sets.of(family).service_cidrs, elements);
+            let elements = elements::networks(self.service_cidrs.values().flatten(), family);
+            self.writer.replace(SetName::new(SetKind::ServiceCidrs, family), elements);
         }
     }
 
@@ -281,6 +291,8 @@ impl Planner {
             }
         }
         self.seeds = HashMap::new();
+        self.write_nodeport_networks();
+        self.writer.write_rules();
     }
 
     /// What the operator should know since the last call.

@@ -2,9 +2,9 @@
 
 use super::Planner;
 use super::seeds::address;
-use crate::model::ObjectName;
-use crate::plan::{Frontend, base};
-use nft_table::Family;
+use crate::model::{ObjectName, Protocol};
+use crate::plan::Frontend;
+use crate::plan::layout::{KeyStart, SetName, address_type};
 use nft_table::{Key, SetId};
 
 impl Planner {
@@ -15,24 +15,19 @@ impl Planner {
     }
 
     fn frontend_of(&self, set: SetId, key: &Key) -> Option<Frontend> {
+        let SetName { kind, family } = self.writer.sets().name_of(set)?;
         let bytes = &key.0[..];
-        let by_number = |protocol: u8| {
-            use crate::model::Protocol::{Sctp, Tcp, Udp};
-            [Tcp, Udp, Sctp].into_iter().find(|p| p.number() == protocol)
+        let (address, rest) = match kind.key() {
+            KeyStart::Address => {
+                let (ip, rest) = bytes.split_at_checked(address_type(family).len())?;
+                (Some(address(ip)?), rest)
+            }
+            KeyStart::NodePort => (None, bytes),
+            KeyStart::Other => return None,
         };
-        let of = |is: fn(&base::FamilySets, SetId) -> bool| {
-            Family::BOTH.into_iter().find(|family| is(self.sets.of(*family), set))
-        };
-        let by_nodeport = of(base::FamilySets::is_by_nodeport);
-        let family = by_nodeport.or_else(|| of(base::FamilySets::is_by_address))?;
-        let (address, rest) = match by_nodeport {
-            Some(_) => (None, bytes),
-            None => bytes
-                .split_at_checked(base::address_type(family).len())
-                .map(|(ip, rest)| (address(ip), rest))?,
-        };
-        let [protocol, _, _, _, high, low, ..] = *rest else { return None };
-        let (protocol, port) = (by_number(protocol)?, u16::from_be_bytes([high, low]));
+        let [number, _, _, _, high, low, ..] = *rest else { return None };
+        let protocol = Protocol::ALL.into_iter().find(|p| p.number() == number)?;
+        let port = u16::from_be_bytes([high, low]);
         Some(match address {
             Some(address) => Frontend::Ip { address, protocol, port },
             None => Frontend::NodePort { family, protocol, port },

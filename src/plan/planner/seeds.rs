@@ -1,41 +1,33 @@
 //! What an earlier run left in the kernel: where its backends stand, so that a restart moves none.
 
 use super::Planner;
-use crate::plan::balancing::Balancing;
-use crate::plan::base::Sets;
+use crate::plan::layout::{Balancing, SetKind, SetName};
+use crate::plan::pods::Pods;
 use crate::plan::{Backend, PlannedFrontend, elements};
 use hashbrown::HashMap;
-use nft_table::Family;
-use nft_table::{Data, Key, SetId, Snapshot, Value};
+use nft_table::{Data, Key, Snapshot, Value};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The backends of a frontend in the kernel, by slot.
-pub(super) type Seeds = HashMap<(SetId, Key), Vec<Option<Backend>>>;
+pub(super) type Seeds = HashMap<(SetName, Key), Vec<Option<Backend>>>;
 
 impl Planner {
     /// Learns from what an earlier run left in the kernel, before the first [`Planner::plan`]: which
     /// backend stands in which slot, and shared chains. So a restart changes nothing.
     pub fn seed(&mut self, snapshot: &Snapshot) {
-        for family in Family::BOTH {
-            let sets = *self.sets.of(family);
-            for set in [
-                sets.cluster_endpoints,
-                sets.local_endpoints,
-                sets.nodeport_cluster_endpoints,
-                sets.nodeport_local_endpoints,
-            ] {
-                let declared = self.writer.table.set(set).expect("a fixed set");
-                let Some(there) = snapshot.sets.get(&declared.name) else { continue };
-                if there.set.as_ref() == Some(declared) {
-                    there.elements.iter().for_each(|(key, value)| {
-                        seed_slot(&mut self.seeds, set, key, value);
-                    });
-                }
+        for set in SetName::all().filter(|name| SetKind::SLOTS.contains(&name.kind)) {
+            let Some(there) = snapshot.sets.get(&*set.nft()) else { continue };
+            if there.set.as_ref() == Some(&set.declaration()) {
+                there.elements.iter().for_each(|(key, value)| {
+                    seed_slot(&mut self.seeds, set, key, value);
+                });
             }
         }
+        let pods = Pods::new(&self.settings, self.node.as_deref());
         for (name, there) in &snapshot.chains {
             if let Some(chain) = Balancing::parse(name)
-                && there.has_rules_of(&chain.chain())
+                && !chain.kind.follows_use()
+                && there.has_rules_of(&chain.chain(&pods))
             {
                 self.writer.keep_chain(chain);
             }
@@ -50,7 +42,7 @@ fn backend(data: &Data) -> Option<Backend> {
 }
 
 /// Notes the backend of a slot in the kernel.
-fn seed_slot(seeds: &mut Seeds, set: SetId, key: &Key, value: &Value) {
+fn seed_slot(seeds: &mut Seeds, set: SetName, key: &Key, value: &Value) {
     let Value::Data(data) = value else { return };
     let Some((frontend, slot)) = key.0.split_at_checked(key.0.len().saturating_sub(4)) else {
         return;
@@ -69,11 +61,7 @@ fn seed_slot(seeds: &mut Seeds, set: SetId, key: &Key, value: &Value) {
 }
 
 /// The slots of the first frontend that the kernel has, cluster list and local list.
-pub(super) fn seeded(
-    seeds: &Seeds,
-    frontends: &[PlannedFrontend],
-    sets: &Sets,
-) -> [Vec<Backend>; 2] {
+pub(super) fn seeded(seeds: &Seeds, frontends: &[PlannedFrontend]) -> [Vec<Backend>; 2] {
     if seeds.is_empty() {
         return [Vec::new(), Vec::new()];
     }
@@ -82,7 +70,7 @@ pub(super) fn seeded(
             .iter()
             .find_map(|planned| {
                 let key = elements::frontend_key(&planned.frontend).build();
-                seeds.get(&(elements::slot_maps(&planned.frontend, sets)[list], key))
+                seeds.get(&(elements::slot_maps(&planned.frontend)[list], key))
             })
             .map(|slots| slots.iter().copied().flatten().collect())
             .unwrap_or_default()

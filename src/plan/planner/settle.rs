@@ -83,7 +83,7 @@ impl Planner {
                     });
                     let [cluster, local] = match before {
                         Some(plan) => [plan.cluster.clone(), plan.local.clone()],
-                        None => seeded(&self.seeds, &frontends, &self.sets),
+                        None => seeded(&self.seeds, &frontends),
                     };
                     let is_udp = port.protocol == Protocol::Udp;
                     plans.push(PortPlan {

@@ -2,33 +2,32 @@
 
 use super::Planner;
 use crate::model::ObjectName;
+use crate::plan::layout::{SetKind, SetName};
 use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, affinity, elements, ports};
-use nft_table::{Key, SetId, Value};
+use nft_table::{Key, Value};
 use std::net::IpAddr;
 
 impl Planner {
     /// Takes away what a port had and will not have.
     pub(super) fn take_away(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
-        let sets = self.sets.of(old.family);
+        let set = |kind| SetName::new(kind, old.family);
         for planned in &old.frontends {
             let successor = new.and_then(|new| Some((new, find(new, &planned.frontend)?)));
             if !successor.is_some_and(|successor| is_same_head((old, planned), successor)) {
-                let heads = elements::head(name, old, planned, &self.sets, &mut self.names);
-                let kept = successor
-                    .map(|(new, f)| elements::head(name, new, f, &self.sets, &mut self.names))
-                    .unwrap_or_default();
+                let heads = self.head(name, old, planned);
+                let kept = successor.map(|(new, f)| self.head(name, new, f)).unwrap_or_default();
                 for (set, key, _) in &heads {
                     if !kept.iter().any(|(kept, kept_key, _)| (kept, kept_key) == (set, key)) {
                         self.writer.take(*set, key);
                     }
                 }
             }
-            let kept_slots: Vec<(SetId, usize)> = successor
+            let kept_slots: Vec<(SetName, usize)> = successor
                 .into_iter()
-                .flat_map(|(new, f)| elements::slots(new, f, &self.sets))
+                .flat_map(|(new, f)| elements::slots(new, f))
                 .map(|(set, backends)| (set, backends.len()))
                 .collect();
-            for (set, backends) in elements::slots(old, planned, &self.sets) {
+            for (set, backends) in elements::slots(old, planned) {
                 let kept = kept_slots.iter().find(|(s, _)| *s == set).map_or(0, |(_, len)| *len);
                 for key in elements::slot_keys(&planned.frontend, kept..backends.len()) {
                     self.writer.take(set, &key);
@@ -37,12 +36,13 @@ impl Planner {
             if let Some(ip) = cluster_ip(planned)
                 && successor.is_none_or(|(_, f)| cluster_ip(f).is_none())
             {
-                self.writer.take_shared(sets.cluster_ips, &Key::builder().address(ip).build());
+                self.writer
+                    .take_shared(set(SetKind::ClusterIps), &Key::builder().address(ip).build());
             }
         }
         for ip in &old.hairpin {
             if new.is_none_or(|new| new.hairpin.binary_search(ip).is_err()) {
-                self.writer.take_shared(sets.hairpin, &hairpin_key(*ip));
+                self.writer.take_shared(set(SetKind::Hairpin), &hairpin_key(*ip));
             }
         }
         if old.affinity.is_some() {
@@ -50,10 +50,26 @@ impl Planner {
         }
     }
 
+    /// The elements of a frontend apart from its slots.
+    fn head(
+        &mut self,
+        name: &ObjectName,
+        plan: &PortPlan,
+        planned: &PlannedFrontend,
+    ) -> Vec<elements::Placed> {
+        let mut head = elements::head(name, plan, planned, &mut self.names);
+        if self.settings.localhost_nodeports.contains(&plan.family) {
+            let localhost = elements::localhost(plan, planned);
+            head.extend(localhost.map(|(set, key)| (set, key, Value::Member)));
+        }
+        head
+    }
+
     /// Chains and maps stay for a while, but what the maps remember goes at once.
     fn take_away_affinity(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
-        let old = affinity::objects(name, old);
-        let new = new.map(|new| affinity::objects(name, new)).unwrap_or_default();
+        let old = affinity::objects(name, old, self.writer.pods());
+        let new =
+            new.map(|new| affinity::objects(name, new, self.writer.pods())).unwrap_or_default();
         for chain in old.chains {
             if !new.chains.iter().any(|kept| kept.name == chain.name) {
                 self.writer.retire_chain(chain.name);
@@ -69,7 +85,7 @@ impl Planner {
             let Some(id) = self.writer.table.set_id(&set.name) else { continue };
             let kept = new.sets.iter().find(|(kept, _)| kept.name == set.name);
             for key in keys.iter().filter(|key| kept.is_none_or(|(_, kept)| !kept.contains(key))) {
-                self.writer.take(id, key);
+                self.writer.table.remove(id, key);
             }
             if kept.is_none() {
                 self.writer.retire_set(set.name);
@@ -79,23 +95,21 @@ impl Planner {
 
     /// Puts what a port is to have and has not.
     pub(super) fn put(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
-        let sets = *self.sets.of(new.family);
+        let set = |kind| SetName::new(kind, new.family);
         if new.affinity.is_some() {
             self.put_affinity(name, old, new);
         }
         for planned in &new.frontends {
             let ancestor = old.and_then(|old| Some((old, find(old, &planned.frontend)?)));
             if !ancestor.is_some_and(|ancestor| is_same_head(ancestor, (new, planned))) {
-                let heads = elements::head(name, new, planned, &self.sets, &mut self.names);
+                let heads = self.head(name, new, planned);
                 for (set, key, value) in heads {
                     self.writer.put(set, key, value);
                 }
             }
-            for (set, backends) in elements::slots(new, planned, &self.sets) {
+            for (set, backends) in elements::slots(new, planned) {
                 let there = ancestor
-                    .and_then(|(old, f)| {
-                        elements::slots(old, f, &self.sets).find(|(s, _)| *s == set)
-                    })
+                    .and_then(|(old, f)| elements::slots(old, f).find(|(s, _)| *s == set))
                     .map_or(&[][..], |(_, backends)| backends);
                 let keys = elements::slot_keys(&planned.frontend, 0..backends.len());
                 for ((slot, backend), key) in backends.iter().enumerate().zip(keys) {
@@ -107,19 +121,21 @@ impl Planner {
             if let Some(ip) = cluster_ip(planned)
                 && ancestor.is_none_or(|(_, f)| cluster_ip(f).is_none())
             {
-                self.writer.put_shared(sets.cluster_ips, Key::builder().address(ip).build());
+                self.writer
+                    .put_shared(set(SetKind::ClusterIps), Key::builder().address(ip).build());
             }
         }
         for ip in &new.hairpin {
             if old.is_none_or(|old| old.hairpin.binary_search(ip).is_err()) {
-                self.writer.put_shared(sets.hairpin, hairpin_key(*ip));
+                self.writer.put_shared(set(SetKind::Hairpin), hairpin_key(*ip));
             }
         }
     }
 
     fn put_affinity(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
-        let before = old.map(|old| affinity::objects(name, old)).unwrap_or_default();
-        let objects = affinity::objects(name, new);
+        let before =
+            old.map(|old| affinity::objects(name, old, self.writer.pods())).unwrap_or_default();
+        let objects = affinity::objects(name, new, self.writer.pods());
         for (map, backends) in objects.maps {
             let there = before.maps.iter().find(|(there, _)| there.name == map.name);
             let gone = |there: &[Backend]| there.iter().any(|backend| !backends.contains(backend));
@@ -130,7 +146,7 @@ impl Planner {
         }
         for (set, keys) in objects.sets {
             let id = self.writer.put_set(set);
-            keys.into_iter().for_each(|key| self.writer.put(id, key, Value::Member));
+            keys.into_iter().for_each(|key| self.writer.table.insert(id, key, Value::Member));
         }
         objects.chains.into_iter().for_each(|chain| self.writer.put_chain(chain));
     }

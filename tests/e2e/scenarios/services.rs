@@ -38,7 +38,7 @@ pub fn come_scale_and_go(world: &mut World) {
                 pods.iter().map(|pod| (lab.ip(pod, family), node(pod))).collect();
             cluster.apply(&slice(&name, "web", &endpoints));
         };
-        eventually(&Outcome::Refused, || lab.from("a").tcp(vip));
+        eventually(&Outcome::Reset, || lab.from("a").tcp(vip));
         scale(&["b"]);
         eventually(&Outcome::reached("b", lab.ip("a", family)), || lab.from("a").tcp(vip));
         // From the node itself: masqueraded.
@@ -50,7 +50,7 @@ pub fn come_scale_and_go(world: &mut World) {
         eventually(&1, || lab.from("a").spread(vip, 20).len());
         assert_eq!(lab.from("a").tcp(vip), Outcome::reached("c", lab.ip("a", family)));
         cluster.delete(&slice::<&str>(&name, "web", &[]));
-        eventually(&Outcome::Refused, || lab.from("a").tcp(vip));
+        eventually(&Outcome::Reset, || lab.from("a").tcp(vip));
     }
     let vip = (cluster_ips(&made)[0], 80);
     cluster.delete(&made);

@@ -6,12 +6,14 @@
 //! converts half a 16-bit word, that is nothing.
 
 use super::numbers::{self, ct, meta, verdict};
-use crate::{Constant, Expression, Family, Reject, Rule, Statement, Verdict};
+use crate::{Constant, DataType, Expression, Family, Reject, Rule, Statement, Verdict};
+use ipnet::IpNet;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
     Lookup, Meta, MetaKey, Operator, Payload, Register, Verdict as VerdictCode, VerdictAttribute,
 };
+use std::net::IpAddr;
 
 /// Name of an anonymous set until the kernel gives it a number (nft's `__set%d`).
 pub const ANONYMOUS_SET: &str = "__set%d";
@@ -81,9 +83,12 @@ impl Compiler {
 
     fn statement(&mut self, statement: &Statement) {
         match statement {
+            Statement::Match { expression, constant: Constant::Network(network), negated } => {
+                self.network(*expression, *network, *negated);
+            }
             Statement::Match { expression, constant, negated } => {
                 self.load_key(&[*expression], 0);
-                self.compare(*constant, *negated);
+                self.compare(constant, *negated);
                 if let (Constant::Family(family), false) = (constant, negated) {
                     self.family = Some(*family);
                 }
@@ -145,7 +150,7 @@ impl Compiler {
     fn match_family(&mut self, family: Family) {
         if self.family != Some(family) {
             self.load(Expression::NetworkFamily, 0);
-            self.compare(Constant::Family(family), false);
+            self.compare(&Constant::Family(family), false);
             self.family = Some(family);
         }
     }
@@ -154,10 +159,9 @@ impl Compiler {
         use Expression::*;
         let to = register(word);
         let expressions = match expression {
-            SourceAddress(Family::V4) => payload(to, numbers::NETWORK_HEADER, 12, 4),
-            SourceAddress(Family::V6) => payload(to, numbers::NETWORK_HEADER, 8, 16),
-            DestinationAddress(Family::V4) => payload(to, numbers::NETWORK_HEADER, 16, 4),
-            DestinationAddress(Family::V6) => payload(to, numbers::NETWORK_HEADER, 24, 16),
+            SourceAddress(_) | DestinationAddress(_) => {
+                return self.load_network_header(expression, word, expression.len() as u32);
+            }
             DestinationPort => payload(to, numbers::TRANSPORT_HEADER, 2, 2),
             Protocol => load_meta(to, meta::L4PROTO),
             NetworkFamily => load_meta(to, meta::NFPROTO),
@@ -169,15 +173,17 @@ impl Compiler {
             CtOriginalDestination(Family::V4) => load_ct(to, ct::DST_IP, Some(ct::ORIGINAL)),
             CtOriginalDestination(Family::V6) => load_ct(to, ct::DST_IP6, Some(ct::ORIGINAL)),
             CtOriginalPort => load_ct(to, ct::PROTO_DST, Some(ct::ORIGINAL)),
-            SourceAddressType => {
-                /// `NFTA_FIB_*`, `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR`
+            SourceAddressType | DestinationAddressType => {
+                /// `NFTA_FIB_*`, `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`
                 const DREG: u16 = 1;
                 const RESULT: u16 = 2;
                 const FLAGS: u16 = 3;
                 const ADDRESS_TYPE: u32 = 3;
                 const SADDR: u32 = 1;
+                const DADDR: u32 = 2;
+                let address = if expression == SourceAddressType { SADDR } else { DADDR };
                 let attributes = vec![
-                    number(FLAGS, SADDR),
+                    number(FLAGS, address),
                     number(RESULT, ADDRESS_TYPE),
                     number(DREG, to.into()),
                 ];
@@ -203,34 +209,74 @@ impl Compiler {
     }
 
     /// Compares the first register with a constant.
-    fn compare(&mut self, constant: Constant, negated: bool) {
+    fn compare(&mut self, constant: &Constant, negated: bool) {
         /// `RTN_LOCAL` of `linux/rtnetlink.h`
         const LOCAL: u32 = 2;
         let (bytes, bit) = match constant {
             Constant::Family(Family::V4) => (vec![numbers::IPV4], None),
             Constant::Family(Family::V6) => (vec![numbers::IPV6], None),
-            Constant::Protocol(protocol) => (vec![protocol], None),
+            Constant::Protocol(protocol) => (vec![*protocol], None),
             Constant::TypeLocal => (LOCAL.to_ne_bytes().to_vec(), None),
             Constant::NoInterface => (vec![0; 4], None),
             Constant::StateNew => (vec![0; 4], Some(ct::STATE_NEW)),
             Constant::StatusDnat => (vec![0; 4], Some(ct::STATUS_DNAT)),
+            Constant::Interface(name) => {
+                let mut padded = name.as_bytes().to_vec();
+                padded.resize(DataType::InterfaceName.len(), 0);
+                (padded, None)
+            }
+            // As many bytes as there are: what follows them may be anything.
+            Constant::InterfacePrefix(prefix) => (prefix.as_bytes().to_vec(), None),
+            Constant::Network(network) => (octets(network.network()), None),
         };
         if let Some(bit) = bit {
-            self.push(Expressions::Bitwise(vec![
-                Bitwise::SourceRegister(register(0)),
-                Bitwise::DestinationRegister(register(0)),
-                Bitwise::Length(4),
-                Bitwise::Mask(value(&bit.to_ne_bytes())),
-                Bitwise::Xor(value(&[0; 4])),
-            ]));
+            self.mask(&bit.to_ne_bytes());
         }
         // A bit that is set leaves something other than zero.
-        let equal = negated == bit.is_some();
+        self.is_equal(&bytes, negated == bit.is_some());
+    }
+
+    fn mask(&mut self, mask: &[u8]) {
+        self.push(Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(register(0)),
+            Bitwise::DestinationRegister(register(0)),
+            Bitwise::Length(mask.len() as u32),
+            Bitwise::Mask(value(mask)),
+            Bitwise::Xor(value(&vec![0; mask.len()])),
+        ]));
+    }
+
+    fn is_equal(&mut self, bytes: &[u8], equal: bool) {
         self.push(Expressions::Cmp(vec![
             Cmp::SourceRegister(register(0)),
             Cmp::Op(if equal { Operator::Equal } else { Operator::NotEqual }),
-            Cmp::Data(value(&bytes)),
+            Cmp::Data(value(bytes)),
         ]));
+    }
+
+    /// Of a network whose prefix ends with a byte nft loads just those bytes; other prefixes are masked.
+    fn network(&mut self, expression: Expression, network: IpNet, negated: bool) {
+        let family = Family::of(&network.addr());
+        self.match_family(family);
+        let (address, prefix) = (octets(network.network()), usize::from(network.prefix_len()));
+        let len = if prefix.is_multiple_of(8) { prefix / 8 } else { address.len() };
+        self.load_network_header(expression, 0, len as u32);
+        if len == address.len() && prefix < 8 * len {
+            self.mask(&octets(network.netmask()));
+        }
+        self.is_equal(&address[..len], !negated);
+    }
+
+    fn load_network_header(&mut self, expression: Expression, word: u32, len: u32) {
+        use Expression::*;
+        let offset = match expression {
+            SourceAddress(Family::V6) => 8,
+            SourceAddress(Family::V4) => 12,
+            DestinationAddress(Family::V4) => 16,
+            DestinationAddress(Family::V6) => 24,
+            _ => return self.load(expression, word),
+        };
+        self.push(payload(register(word), numbers::NETWORK_HEADER, offset, len));
     }
 
     fn lookup(&mut self, set: &str, more: Vec<Lookup>) {
@@ -288,17 +334,27 @@ impl Compiler {
         const TYPE: u16 = 1;
         const ICMP_CODE: u16 = 2;
         const ICMP_UNREACH: u32 = 0;
+        const TCP_RST: u32 = 1;
         const ICMPX_UNREACH: u32 = 2;
         let (reject_type, code) = match reject {
-            Reject::AnyFamily => (ICMPX_UNREACH, 1),
-            Reject::Family(Family::V4) => (ICMP_UNREACH, 3),
-            Reject::Family(Family::V6) => (ICMP_UNREACH, 4),
+            Reject::AnyFamily => (ICMPX_UNREACH, Some(1)),
+            Reject::TcpReset => (TCP_RST, None),
+            Reject::Family(Family::V4) => (ICMP_UNREACH, Some(3)),
+            Reject::Family(Family::V6) => (ICMP_UNREACH, Some(4)),
         };
         if let Reject::Family(family) = reject {
             self.match_family(family);
         }
-        let attributes = vec![number(TYPE, reject_type), DefaultNla::new(ICMP_CODE, vec![code])];
+        let mut attributes = vec![number(TYPE, reject_type)];
+        attributes.extend(code.map(|code| DefaultNla::new(ICMP_CODE, vec![code])));
         self.push(other("reject", attributes));
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

@@ -144,7 +144,9 @@ fn expression_numbers(expression: Expression) -> (u32, Vec<u32>) {
         CtOriginalDestination(V6) => (CT, vec![ct::DST_IP6, ct::ORIGINAL.into()]),
         CtOriginalPort => (CT, vec![ct::PROTO_DST, ct::ORIGINAL.into()]),
         Random(modulus) => (NUMGEN, vec![RANDOM, modulus, 0]),
-        CtState | CtStatus | SourceAddressType | InputInterfaceIndex => (OTHER, vec![]),
+        CtState | CtStatus | SourceAddressType | DestinationAddressType | InputInterfaceIndex => {
+            (OTHER, vec![])
+        }
     }
 }
 

@@ -1,0 +1,249 @@
+//! The shared balancing chains: one for every kind, family and number of endpoints, used by all Services with
+//! that number.
+
+use super::{SetKind, SetName, digit};
+use crate::plan::pods::Pods;
+use nft_table::{Chain, Constant, Expression, Family, Rule, Statement, Verdict};
+use std::fmt;
+
+/// Which list of endpoints, looked up how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// All endpoints, by address.
+    Cluster,
+    /// The endpoints on this node, by address.
+    Local,
+    /// All endpoints, by NodePort.
+    NodePortCluster,
+    /// The endpoints on this node, by NodePort.
+    NodePortLocal,
+    /// External policy Local, by address: pods and the node take the short circuit, others go to [`Kind::Local`].
+    ExternalLocal,
+    /// External policy Local, by NodePort.
+    ExternalNodePortLocal,
+    /// External policy Local without an endpoint on this node: pods and the node take the short circuit, the
+    /// packets of others are dropped.
+    ExternalNone,
+    /// External policy Local: where pods and the node itself go on. Its rules are those of [`super::chains`].
+    ShortCircuit,
+    /// An address from outside the cluster without endpoints: if it is also that of a NodePort, the NodePort has
+    /// it, else the connection is refused. Its rules are those of [`super::chains`].
+    ExternalReject,
+}
+
+impl Kind {
+    const ALL: [Kind; 9] = [
+        Kind::Cluster,
+        Kind::Local,
+        Kind::NodePortCluster,
+        Kind::NodePortLocal,
+        Kind::ExternalLocal,
+        Kind::ExternalNodePortLocal,
+        Kind::ExternalNone,
+        Kind::ShortCircuit,
+        Kind::ExternalReject,
+    ];
+
+    /// The name in chains, and what stands for the chain among those of a Service with session affinity.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Cluster => "cluster",
+            Kind::Local => "local",
+            Kind::NodePortCluster => "nodeport-cluster",
+            Kind::NodePortLocal => "nodeport-local",
+            Kind::ExternalLocal => "external-local",
+            Kind::ExternalNodePortLocal => "external-nodeport-local",
+            Kind::ExternalNone => "external-none",
+            Kind::ShortCircuit => "short-circuit",
+            Kind::ExternalReject => "external-reject",
+        }
+    }
+
+    /// Whether it parts pods and the node from others.
+    pub const fn is_external(self) -> bool {
+        matches!(self, Kind::ExternalLocal | Kind::ExternalNodePortLocal | Kind::ExternalNone)
+    }
+
+    /// Whether there is one of it per family, whatever the number of endpoints.
+    const fn is_single(self) -> bool {
+        matches!(self, Kind::ExternalNone) || self.follows_use()
+    }
+
+    /// Whether its rules follow what is in use, so that [`super::chains`] makes it.
+    pub const fn follows_use(self) -> bool {
+        matches!(self, Kind::ShortCircuit | Kind::ExternalReject)
+    }
+
+    /// The kind of the list that others than pods and the node get.
+    const fn next(self) -> Option<Kind> {
+        match self {
+            Kind::ExternalLocal => Some(Kind::Local),
+            Kind::ExternalNodePortLocal => Some(Kind::NodePortLocal),
+            _ => None,
+        }
+    }
+
+    /// The data map with the slots.
+    const fn map(self) -> SetKind {
+        match self {
+            Kind::Cluster => SetKind::ClusterEndpoints,
+            Kind::NodePortCluster => SetKind::NodeportClusterEndpoints,
+            Kind::NodePortLocal => SetKind::NodeportLocalEndpoints,
+            _ => SetKind::LocalEndpoints,
+        }
+    }
+}
+
+/// A shared balancing chain: `cluster4-3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Balancing {
+    pub kind: Kind,
+    pub family: Family,
+    /// Number of endpoints, at least 1; 0 for the kinds that there is one of.
+    pub endpoints: u32,
+}
+
+impl fmt::Display for Balancing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind.name(), digit(self.family))?;
+        if self.endpoints > 0 { write!(f, "-{}", self.endpoints) } else { Ok(()) }
+    }
+}
+
+impl Balancing {
+    pub fn new(kind: Kind, family: Family, endpoints: usize) -> Balancing {
+        let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX);
+        Balancing { kind, family, endpoints }
+    }
+
+    /// The chain of a kind that there is once per family.
+    pub const fn single(kind: Kind, family: Family) -> Balancing {
+        Balancing { kind, family, endpoints: 0 }
+    }
+
+    /// Reads a chain name back.
+    pub fn parse(name: &str) -> Option<Balancing> {
+        let of = |name: &str| {
+            let family = Family::BOTH.into_iter().find(|family| name.ends_with(digit(*family)))?;
+            let name = &name[..name.len() - 1];
+            Kind::ALL.into_iter().find(|kind| kind.name() == name).map(|kind| (kind, family))
+        };
+        if let Some((kind, family)) = of(name).filter(|(kind, _)| kind.is_single()) {
+            return Some(Balancing::single(kind, family));
+        }
+        let (kind, endpoints) = name.rsplit_once('-')?;
+        let (kind, family) = of(kind).filter(|(kind, _)| !kind.is_single())?;
+        // As it is written: neither "+3" nor "03", and no 0.
+        let is_number = endpoints.starts_with(|digit: char| matches!(digit, '1'..='9'));
+        let endpoints = is_number.then(|| endpoints.parse().ok())??;
+        Some(Balancing { kind, family, endpoints })
+    }
+
+    /// The chain that others than pods and the node go on to.
+    fn next(self) -> Option<Balancing> {
+        self.kind.next().map(|kind| Balancing { kind, ..self })
+    }
+
+    /// The chains that this one leads to.
+    pub fn leads_to(self) -> impl Iterator<Item = Balancing> {
+        let short_circuit = Balancing::single(Kind::ShortCircuit, self.family);
+        let short_circuit = self.kind.is_external().then_some(short_circuit);
+        self.next().into_iter().chain(short_circuit)
+    }
+
+    /// The map that its rules look into, where they do.
+    pub fn map(self) -> Option<SetName> {
+        let looks = !self.kind.is_single() && self.kind.next().is_none();
+        looks.then(|| SetName::new(self.kind.map(), self.family))
+    }
+
+    /// The chain with its rules.
+    ///
+    /// ```text
+    /// dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @cluster-endpoints4
+    /// dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @cluster-endpoints4
+    /// ```
+    ///
+    /// The second line is a safety net: a packet that is evaluated while a transaction takes effect may draw
+    /// a slot that has just gone; slot 0 is there as long as any.
+    pub fn chain(self, pods: &Pods) -> Chain {
+        let rules = match (self.kind, self.next()) {
+            (Kind::ExternalNone, _) => external_rules(self.family, pods, Verdict::Drop),
+            (_, Some(next)) => {
+                external_rules(self.family, pods, Verdict::Goto(next.to_string().into()))
+            }
+            (_, None) => {
+                let net = (self.endpoints > 1).then_some(1);
+                let moduli = [Some(self.endpoints), net].into_iter().flatten();
+                moduli.map(|modulus| self.dnat(modulus)).collect()
+            }
+        };
+        Chain::regular(self.to_string(), rules)
+    }
+
+    fn dnat(self, modulus: u32) -> Rule {
+        let family = self.family;
+        let map = SetName::new(self.kind.map(), family);
+        let dnat = Statement::Dnat { family, key: map.slot_key(modulus), map: map.nft() };
+        match self.kind {
+            Kind::Cluster | Kind::Local => Rule::new(vec![dnat]),
+            // The key names no address, so nft wants the family in so many words.
+            _ => Rule::new(vec![
+                Statement::Match {
+                    expression: Expression::NetworkFamily,
+                    constant: Constant::Family(family),
+                    negated: false,
+                },
+                dnat,
+            ]),
+        }
+    }
+}
+
+/// The rules of what external policy Local leads to: pods and the node itself are not outside and take the
+/// short circuit, everybody else gets `outside`.
+///
+/// ```text
+/// ip saddr 10.244.0.0/16 goto short-circuit4
+/// fib saddr type local goto short-circuit4
+/// goto local4-2
+/// ```
+pub fn external_rules(family: Family, pods: &Pods, outside: Verdict) -> Vec<Rule> {
+    let verdict = |verdict| Statement::Verdict(verdict);
+    let short_circuit = Balancing::single(Kind::ShortCircuit, family).to_string();
+    let short_circuit = || verdict(Verdict::Goto(short_circuit.as_str().into()));
+    let node = Statement::Match {
+        expression: Expression::SourceAddressType,
+        constant: Constant::TypeLocal,
+        negated: false,
+    };
+    let from_pods = pods.source(family).map(|pods| vec![pods, short_circuit()]);
+    let rules = [from_pods, Some(vec![node, short_circuit()]), Some(vec![verdict(outside)])];
+    rules.into_iter().flatten().map(Rule::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn names_are_read_back(kind in 0..6usize, v6: bool, endpoints in 1..u32::MAX) {
+            let family = Family::BOTH[usize::from(v6)];
+            let chain = Balancing { kind: Kind::ALL[kind], family, endpoints };
+            prop_assert_eq!(Balancing::parse(&chain.to_string()), Some(chain));
+        }
+    }
+
+    #[test]
+    fn other_names_are_not() {
+        for name in
+            ["cluster4-0", "cluster4-03", "cluster4-+3", "cluster-3", "external-none4-1", "x4-1"]
+        {
+            assert_eq!(Balancing::parse(name), None, "{name}");
+        }
+        let none = Balancing::single(Kind::ExternalNone, Family::V6);
+        assert_eq!(Balancing::parse("external-none6"), Some(none));
+    }
+}

@@ -1,0 +1,272 @@
+//! The sets and maps: one of each kind per family, there while it has elements.
+
+use super::{digit, nodeport_key, vip_key};
+use nft_table::{DataType, Expression, Family, Set, SetData, SetFlags, SetId};
+use std::fmt;
+
+/// What a set or map is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetKind {
+    /// Frontends by address: what becomes of a new flow.
+    ServiceIps,
+    /// NodePorts: the same.
+    ServiceNodeports,
+    /// External policy Local: where pods and the node itself go, by address.
+    ShortCircuitServices,
+    /// And by NodePort.
+    ShortCircuitNodeports,
+    /// Session affinity: which chain remembers the chosen endpoint, by address.
+    RememberServices,
+    /// And by NodePort.
+    RememberNodeports,
+    /// Frontends from outside the cluster: whose source becomes the node's address, by address.
+    ExternalServices,
+    /// And by NodePort.
+    ExternalNodeports,
+    /// The slots of the cluster list, by address.
+    ClusterEndpoints,
+    /// And by NodePort.
+    NodeportClusterEndpoints,
+    /// The slots of the list of endpoints on this node, by address.
+    LocalEndpoints,
+    /// And by NodePort.
+    NodeportLocalEndpoints,
+    /// All ClusterIPs.
+    ClusterIps,
+    /// The addresses that NodePorts answer on.
+    NodeportIps,
+    /// The ranges of ServiceCIDR objects.
+    ServiceCidrs,
+    /// Endpoints on this node, each with itself.
+    Hairpin,
+    /// Frontends with loadBalancerSourceRanges.
+    RestrictedServices,
+    /// Those frontends with their ranges.
+    AllowedSources,
+    /// NodePorts of other protocols than TCP, which loopback addresses reject.
+    LocalhostNodeports,
+}
+
+impl SetKind {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [SetKind; 19] = [
+        SetKind::ServiceIps,
+        SetKind::ServiceNodeports,
+        SetKind::ShortCircuitServices,
+        SetKind::ShortCircuitNodeports,
+        SetKind::RememberServices,
+        SetKind::RememberNodeports,
+        SetKind::ExternalServices,
+        SetKind::ExternalNodeports,
+        SetKind::ClusterEndpoints,
+        SetKind::NodeportClusterEndpoints,
+        SetKind::LocalEndpoints,
+        SetKind::NodeportLocalEndpoints,
+        SetKind::ClusterIps,
+        SetKind::NodeportIps,
+        SetKind::ServiceCidrs,
+        SetKind::Hairpin,
+        SetKind::RestrictedServices,
+        SetKind::AllowedSources,
+        SetKind::LocalhostNodeports,
+    ];
+
+    /// The data maps with slots.
+    pub const SLOTS: [SetKind; 4] = [
+        SetKind::ClusterEndpoints,
+        SetKind::LocalEndpoints,
+        SetKind::NodeportClusterEndpoints,
+        SetKind::NodeportLocalEndpoints,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            SetKind::ServiceIps => "service-ips",
+            SetKind::ServiceNodeports => "service-nodeports",
+            SetKind::ShortCircuitServices => "short-circuit-services",
+            SetKind::ShortCircuitNodeports => "short-circuit-nodeports",
+            SetKind::RememberServices => "remember-services",
+            SetKind::RememberNodeports => "remember-nodeports",
+            SetKind::ExternalServices => "external-services",
+            SetKind::ExternalNodeports => "external-nodeports",
+            SetKind::ClusterEndpoints => "cluster-endpoints",
+            SetKind::NodeportClusterEndpoints => "nodeport-cluster-endpoints",
+            SetKind::LocalEndpoints => "local-endpoints",
+            SetKind::NodeportLocalEndpoints => "nodeport-local-endpoints",
+            SetKind::ClusterIps => "cluster-ips",
+            SetKind::NodeportIps => "nodeport-ips",
+            SetKind::ServiceCidrs => "service-cidrs",
+            SetKind::Hairpin => "hairpin",
+            SetKind::RestrictedServices => "restricted-services",
+            SetKind::AllowedSources => "allowed-sources",
+            SetKind::LocalhostNodeports => "localhost-nodeports",
+        }
+    }
+
+    /// How its keys begin.
+    pub const fn key(self) -> KeyStart {
+        match self {
+            SetKind::ServiceIps
+            | SetKind::ShortCircuitServices
+            | SetKind::RememberServices
+            | SetKind::ExternalServices
+            | SetKind::ClusterEndpoints
+            | SetKind::LocalEndpoints
+            | SetKind::RestrictedServices
+            | SetKind::AllowedSources => KeyStart::Address,
+            SetKind::ServiceNodeports
+            | SetKind::ShortCircuitNodeports
+            | SetKind::RememberNodeports
+            | SetKind::ExternalNodeports
+            | SetKind::NodeportClusterEndpoints
+            | SetKind::NodeportLocalEndpoints
+            | SetKind::LocalhostNodeports => KeyStart::NodePort,
+            SetKind::ClusterIps
+            | SetKind::NodeportIps
+            | SetKind::ServiceCidrs
+            | SetKind::Hairpin => KeyStart::Other,
+        }
+    }
+}
+
+/// How the keys of a set begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyStart {
+    /// With the address, protocol and port of a frontend.
+    Address,
+    /// With the protocol and port of a NodePort.
+    NodePort,
+    /// With something that is no frontend.
+    Other,
+}
+
+/// A set or map of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SetName {
+    pub kind: SetKind,
+    pub family: Family,
+}
+
+impl fmt::Display for SetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind.name(), digit(self.family))
+    }
+}
+
+impl SetName {
+    pub const fn new(kind: SetKind, family: Family) -> SetName {
+        SetName { kind, family }
+    }
+
+    /// All sets and maps that there can be.
+    pub fn all() -> impl Iterator<Item = SetName> {
+        Family::BOTH
+            .into_iter()
+            .flat_map(|family| SetKind::ALL.map(|kind| SetName::new(kind, family)))
+    }
+
+    /// The name in the table.
+    pub fn nft(self) -> std::sync::Arc<str> {
+        self.to_string().into()
+    }
+
+    /// How it is declared.
+    pub fn declaration(self) -> Set {
+        use DataType::{InetProto, InetService, Slot};
+        let address = address_type(self.family);
+        let start: &[DataType] = match self.kind.key() {
+            KeyStart::Address => &[address, InetProto, InetService],
+            KeyStart::NodePort => &[InetProto, InetService],
+            KeyStart::Other => &[address],
+        };
+        let (rest, data): (&[DataType], _) = match self.kind {
+            SetKind::ServiceIps
+            | SetKind::ServiceNodeports
+            | SetKind::ShortCircuitServices
+            | SetKind::ShortCircuitNodeports
+            | SetKind::RememberServices
+            | SetKind::RememberNodeports
+            | SetKind::ExternalServices
+            | SetKind::ExternalNodeports => (&[], SetData::Verdict),
+            SetKind::ClusterEndpoints
+            | SetKind::NodeportClusterEndpoints
+            | SetKind::LocalEndpoints
+            | SetKind::NodeportLocalEndpoints => {
+                (&[Slot], SetData::Fields(vec![address, InetService]))
+            }
+            SetKind::Hairpin | SetKind::AllowedSources => (&[address], SetData::None),
+            SetKind::ClusterIps
+            | SetKind::NodeportIps
+            | SetKind::ServiceCidrs
+            | SetKind::RestrictedServices
+            | SetKind::LocalhostNodeports => (&[], SetData::None),
+        };
+        let interval = matches!(
+            self.kind,
+            SetKind::NodeportIps | SetKind::ServiceCidrs | SetKind::AllowedSources
+        );
+        let is_slots = matches!(data, SetData::Fields(_));
+        Set {
+            name: self.nft(),
+            key: [start, rest].concat(),
+            data,
+            flags: SetFlags { interval, dynamic: false },
+            type_of: is_slots.then(|| (self.slot_key(2), self.endpoint())),
+            size: None,
+        }
+    }
+
+    /// What a balancing chain looks up: the frontend, and a random number below `modulus`. In the declaration of
+    /// a map the modulus only tells nft that the field is a slot number.
+    pub fn slot_key(self, modulus: u32) -> Vec<Expression> {
+        let mut key = match self.kind.key() {
+            KeyStart::Address => vip_key(self.family),
+            _ => nodeport_key(),
+        };
+        key.push(Expression::Random(modulus));
+        key
+    }
+
+    /// `ip daddr . th dport`
+    fn endpoint(self) -> Vec<Expression> {
+        vec![Expression::DestinationAddress(self.family), Expression::DestinationPort]
+    }
+
+    const fn index(self) -> usize {
+        2 * self.kind as usize + self.family as usize
+    }
+}
+
+/// The type of addresses of a family.
+pub const fn address_type(family: Family) -> DataType {
+    match family {
+        Family::V4 => DataType::Ipv4Address,
+        Family::V6 => DataType::Ipv6Address,
+    }
+}
+
+/// Which sets are there.
+#[derive(Clone, Debug)]
+pub struct Sets([Option<SetId>; 2 * SetKind::ALL.len()]);
+
+impl Default for Sets {
+    fn default() -> Sets {
+        Sets([None; 2 * SetKind::ALL.len()])
+    }
+}
+
+impl Sets {
+    /// The set in the table, where it is there.
+    pub fn get(&self, name: SetName) -> Option<SetId> {
+        self.0[name.index()]
+    }
+
+    pub fn put(&mut self, name: SetName, id: Option<SetId>) {
+        self.0[name.index()] = id;
+    }
+
+    /// The name of a set in the table.
+    pub fn name_of(&self, id: SetId) -> Option<SetName> {
+        SetName::all().find(|name| self.get(*name) == Some(id))
+    }
+}
