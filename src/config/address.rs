@@ -2,7 +2,7 @@
 //!
 //! The IP is read as leniently as everywhere ([`parse_ip`]).
 
-use crate::intake::parse_ip;
+use crate::model::parse_ip;
 use std::net::SocketAddr;
 
 /// Why a text is not `IP:port`.

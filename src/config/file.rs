@@ -7,7 +7,7 @@
 
 use super::address::append_port;
 use super::duration::GoDuration;
-use crate::intake::parse_ip;
+use crate::model::parse_ip;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 

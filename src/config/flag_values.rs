@@ -1,7 +1,7 @@
 //! How single values of flags are read, where clap does not know Go's rules.
 
 use super::address::is_ip_or_ip_port;
-use crate::intake::parse_ip;
+use crate::model::parse_ip;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 

@@ -5,7 +5,7 @@
 //! Node object (or bindAddress), which come and go, so it is kept as a keyword and expanded when
 //! the addresses are known, by [`NodePortAddresses::matching`].
 
-use crate::intake::parse_cidr;
+use crate::model::parse_cidr;
 use ipnet::IpNet;
 use nft_table::Family;
 use std::net::IpAddr;

@@ -8,7 +8,7 @@ use super::logging::{LogFormat, Logging};
 use super::node_ports::{NodePortAddress, NodePortAddresses};
 use super::problems::Problems;
 use super::settings::{Client, Conntrack, DetectLocal, ProxyMode};
-use crate::intake::{parse_cidr, parse_ip};
+use crate::model::{parse_cidr, parse_ip};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

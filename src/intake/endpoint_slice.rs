@@ -1,10 +1,10 @@
 //! EndpointSlices.
 
-use super::address::special;
 use super::problem::{Field, Findings, NotAPort, NotAnIp};
 use super::service::protocol;
-use super::{Intake, ObjectKey, Reading, has_label, items, label, parse_ip, port_number};
-use crate::model::{Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family};
+use super::special::special;
+use super::{Intake, ObjectKey, Reading, has_label, items, label, port_number};
+use crate::model::{Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family, parse_ip};
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;

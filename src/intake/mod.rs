@@ -13,18 +13,17 @@
 //!
 //! What a Service claims together with *another* Service is not judged here but in the plan.
 
-mod address;
 mod endpoint_slice;
 mod node;
 mod problem;
 mod service;
 mod service_cidr;
+mod special;
 mod strings;
 
 #[cfg(test)]
 mod tests;
 
-pub use address::{parse_cidr, parse_ip};
 pub use problem::{ObjectKey, OnProblem, Problem, Reporter};
 pub use strings::Interner;
 

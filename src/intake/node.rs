@@ -1,8 +1,8 @@
 //! The Node object of this node.
 
 use super::problem::{Field, Findings, NotACidr, NotAnIp};
-use super::{Intake, ObjectKey, Reading, items, label, parse_cidr, parse_ip};
-use crate::model::{Change, Node, Taint};
+use super::{Intake, ObjectKey, Reading, items, label};
+use crate::model::{Change, Node, Taint, parse_cidr, parse_ip};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use std::net::IpAddr;

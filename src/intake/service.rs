@@ -1,9 +1,11 @@
 //! Services.
 
-use super::address::special;
 use super::problem::{Field, Findings, NotACidr, NotAPort, NotAnIp};
-use super::{Intake, ObjectKey, Reading, has_label, items, parse_cidr, parse_ip, port_number};
-use crate::model::{Change, Family, Protocol, Service, ServicePort, ServiceType};
+use super::special::special;
+use super::{Intake, ObjectKey, Reading, has_label, items, port_number};
+use crate::model::{
+    Change, Family, Protocol, Service, ServicePort, ServiceType, parse_cidr, parse_ip,
+};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! ServiceCIDRs: the ranges from which ClusterIPs are allocated.
 
 use super::problem::{Field, Findings, NotACidr};
-use super::{Intake, ObjectKey, Reading, items, parse_cidr};
-use crate::model::Change;
+use super::{Intake, ObjectKey, Reading, items};
+use crate::model::{Change, parse_cidr};
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1 as networking;
 

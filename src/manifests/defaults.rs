@@ -3,7 +3,7 @@
 //! A manifest is as its author wrote it, while everything behind this module expects objects as an API
 //! server gives them. What an API server would allocate has no default: [`remarks`] names it.
 
-use crate::intake::parse_ip;
+use crate::model::parse_ip;
 use k8s_openapi::api::core::v1::{ClientIPConfig, Service, ServiceSpec, SessionAffinityConfig};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 

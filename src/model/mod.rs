@@ -4,10 +4,12 @@
 //! [`Change`]s; the plan reads nothing else. No tokio, no kube, no netlink here.
 //! Names that occur thousands of times (node names, zones, namespaces) are shared `Arc<str>`s.
 
+mod address;
 mod endpoints;
 mod node;
 mod service;
 
+pub use address::{parse_cidr, parse_ip};
 pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use nft_table::Family;
 pub use node::{Node, Taint};

@@ -1,6 +1,7 @@
 //! Whatever an object holds, it is read.
 
 use super::*;
+use crate::model::{parse_cidr, parse_ip};
 use proptest::prelude::*;
 
 /// Texts that fields may hold: right ones, nearly right ones and any.

@@ -1,5 +1,5 @@
 //! IP addresses and CIDRs as Kubernetes reads them: Go's parser before 1.17 ("sloppy"), which the
-//! API server keeps for stored objects.
+//! API server keeps for stored objects. All of this program reads them so, also in its configuration.
 //!
 //! Octets and prefix lengths with leading zeros are decimal (`010.0.0.08` is 10.0.0.8), groups of
 //! IPv6 addresses may have any number of leading zeros, and an IPv4-mapped IPv6 address is an IPv4
@@ -30,23 +30,6 @@ pub fn parse_cidr(text: &str) -> Option<IpNet> {
             Ipv4Net::new(ip, length - 96).ok().map(|net| IpNet::V4(net.trunc()))
         }
         _ => Some(IpNet::V6(net.trunc())),
-    }
-}
-
-/// Why an address cannot be an endpoint or an external IP (the API server's rule for them), if so.
-pub(super) fn special(ip: IpAddr) -> Option<&'static str> {
-    let link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local() || ip.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.segments()[0] & 0xff0f == 0xff02,
-    };
-    if ip.is_unspecified() {
-        Some("unspecified")
-    } else if ip.is_loopback() {
-        Some("loopback")
-    } else if link_local {
-        Some("link-local")
-    } else {
-        None
     }
 }
 
@@ -155,25 +138,6 @@ mod tests {
         ] {
             let expected = expected.map(|net| net.parse::<IpNet>().unwrap());
             assert_eq!(parse_cidr(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn special_addresses() {
-        for (text, expected) in [
-            ("0.0.0.0", Some("unspecified")),
-            ("::", Some("unspecified")),
-            ("127.1.2.3", Some("loopback")),
-            ("::1", Some("loopback")),
-            ("169.254.1.1", Some("link-local")),
-            ("224.0.0.1", Some("link-local")),
-            ("fe80::1", Some("link-local")),
-            ("ff02::1", Some("link-local")),
-            ("10.0.0.1", None),
-            ("239.1.1.1", None),
-            ("fd00::1", None),
-        ] {
-            assert_eq!(special(parse_ip(text).unwrap()), expected, "{text}");
         }
     }
 }
