@@ -28,6 +28,7 @@ mod head;
 mod parse;
 mod split;
 mod store;
+mod text;
 mod unknown;
 mod watch;
 

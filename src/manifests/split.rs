@@ -9,8 +9,8 @@
 //! right for everything that kubectl and YAML emitters write. Where it is not (a list with anchors that
 //! reach from item to item, say) parsing the cut items fails, and the list is parsed as a whole.
 
-use super::decode;
 use super::head::{self, Head, Heads};
+use super::text;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ fn json_pieces(text: &str) -> Result<Vec<Piece<'_>>, BadDocument> {
         let value = value.map_err(bad)?.get();
         let whole = Piece { text: value, form: Form::Json, document, item: None, head: None };
         let head: Head =
-            decode::json(text, value).map_err(|message| BadDocument { document, message })?;
+            text::json(text, value).map_err(|message| BadDocument { document, message })?;
         match head.list() {
             None => pieces.push(Piece { head: Some(heads.share(head)), ..whole }),
             Some(head) => {
