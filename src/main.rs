@@ -32,6 +32,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     let set_filter = app::logging::init(&config.logging)?;
     // Cleaning up takes nothing from the configuration.
     if config.action != Action::Cleanup {
+        flags.without_effect().iter().for_each(|line| tracing::info!("{line}"));
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     match &config.action {

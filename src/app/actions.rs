@@ -36,7 +36,8 @@ pub fn init(config: &Config) -> anyhow::Result<()> {
 /// All that is done before serving.
 pub fn prepare(config: &Config) -> anyhow::Result<()> {
     init(config)?;
-    if let Err(error) = Sysctl::system().set_oom_score_adj(config.oom_score_adj) {
+    let score = config.document.oom_score_adj.unwrap_or_default();
+    if let Err(error) = Sysctl::system().set_oom_score_adj(score) {
         tracing::warn!("{error}");
     }
     raise_open_files();

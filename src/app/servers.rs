@@ -28,7 +28,7 @@ pub fn start(
     events: &Events,
 ) -> anyhow::Result<Servers> {
     let Shared { health, metrics, checks } = shared;
-    let hard_fail = config.bind_address_hard_fail;
+    let hard_fail = config.document.bind_address_hard_fail;
     let health_server = match config.healthz_bind_address {
         None => None,
         Some(address) => {
@@ -50,7 +50,8 @@ pub fn start(
                 version: env!("CARGO_PKG_VERSION").to_string(),
                 started,
                 profiling: config
-                    .profiling
+                    .document
+                    .enable_profiling
                     .then(|| settings::set_verbosity(config.logging.clone(), set_filter)),
             };
             let router = http::metrics::router(content);

@@ -34,8 +34,8 @@ pub async fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<
     let options = ConnectionOptions {
         kubeconfig,
         master,
-        qps: config.client.qps,
-        burst: config.client.burst,
+        qps: config.document.client_connection.qps,
+        burst: config.document.client_connection.burst.max(0) as u32,
     };
     let metrics = metrics.clone();
     let observer = Arc::new(move |call: &api::Call<'_>| {

@@ -4,8 +4,12 @@
 //! two the last one counts), a value of the wrong type is an error. `null` is the same as absent.
 //! YAML and JSON are both read; of several YAML documents the first one counts.
 
-use super::file::{API_VERSION, KIND, KubeProxyConfiguration};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use super::document::{API_VERSION, KIND, KubeProxyConfiguration};
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fmt;
@@ -30,21 +34,21 @@ pub(super) fn decode(text: &str) -> Result<(KubeProxyConfiguration, Vec<String>)
     let oddities = RefCell::new(Vec::new());
     let mut documents = serde_norway::Deserializer::from_str(text);
     let Some(document) = documents.next() else { return Err(DecodeError::NoObject) };
-    let mut value = Tree { path: String::new(), oddities: &oddities }.deserialize(document)?;
+    let value = Tree { path: String::new(), oddities: &oddities }.deserialize(document)?;
     let mut oddities = oddities.into_inner();
 
     check_kind(&value)?;
-    check_sections(&value)?;
-    read_words_as_booleans(&mut value);
     let mut unknown = |path: serde_ignored::Path<'_>| {
         oddities.push(format!("unknown field {:?}", field_path(&path.to_string())));
     };
-    let configuration =
-        serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut unknown))
-            .map_err(|error| DecodeError::Field {
-                field: field_path(&error.path().to_string()),
-                reason: error.inner().to_string(),
-            })?;
+    let configuration = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(
+        Typed(value),
+        &mut unknown,
+    ))
+    .map_err(|error| DecodeError::Field {
+        field: field_path(&error.path().to_string()),
+        reason: error.inner().to_string(),
+    })?;
     if documents.next().is_some() {
         oddities.push("more than one YAML document, of which only the first counts".to_owned());
     }
@@ -67,66 +71,6 @@ fn check_kind(value: &Value) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Sections, as JSON pointers.
-const SECTIONS: [&str; 11] = [
-    "/clientConnection",
-    "/conntrack",
-    "/detectLocal",
-    "/iptables",
-    "/ipvs",
-    "/logging",
-    "/logging/options",
-    "/logging/options/json",
-    "/logging/options/text",
-    "/nftables",
-    "/winkernel",
-];
-
-/// Refuses a list where a section stands: serde would read it as the section's fields in order.
-fn check_sections(value: &Value) -> Result<(), DecodeError> {
-    match SECTIONS.iter().find(|section| value.pointer(section).is_some_and(Value::is_array)) {
-        None => Ok(()),
-        Some(section) => Err(DecodeError::Field {
-            field: field_path(&section.replace('/', ".")),
-            reason: "invalid type: a list, expected fields".to_owned(),
-        }),
-    }
-}
-
-/// Booleans, as JSON pointers; all of `/featureGates` besides.
-const BOOLEANS: [&str; 12] = [
-    "/bindAddressHardFail",
-    "/conntrack/tcpBeLiberal",
-    "/enableProfiling",
-    "/iptables/localhostNodePorts",
-    "/iptables/masqueradeAll",
-    "/ipvs/strictARP",
-    "/logging/options/json/splitStream",
-    "/logging/options/text/splitStream",
-    "/nftables/masqueradeAll",
-    "/windowsRunAsService",
-    "/winkernel/enableDSR",
-    "/winkernel/forwardHealthCheckVip",
-];
-
-/// `yes`, `no`, `on` and `off` are booleans in YAML 1.1, which is what kube-proxy reads, and words
-/// in YAML 1.2, which is what our parser reads.
-fn read_words_as_booleans(value: &mut Value) {
-    let word = |value: &mut Value| {
-        let boolean = match value.as_str() {
-            Some("y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON") => true,
-            Some("n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF") => false,
-            _ => return,
-        };
-        *value = boolean.into();
-    };
-    for pointer in BOOLEANS {
-        value.pointer_mut(pointer).map(word);
-    }
-    let gates = value.get_mut("featureGates").and_then(Value::as_object_mut);
-    gates.into_iter().flat_map(|gates| gates.values_mut()).for_each(word);
-}
-
 /// `vmodule.0.verbosity` (which is how the path crates write it) as `vmodule[0].verbosity`; `?`
 /// stands for an optional field and is no step.
 fn field_path(path: &str) -> String {
@@ -140,6 +84,71 @@ fn field_path(path: &str) -> String {
         }
     }
     out
+}
+
+/// A value that is read as the type of its field wants it.
+struct Typed(Value);
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Typed {
+    type Deserializer = Typed;
+
+    fn into_deserializer(self) -> Typed {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Typed {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Array(list) => {
+                visitor.visit_seq(SeqDeserializer::new(list.into_iter().map(Typed)))
+            }
+            Value::Object(fields) => {
+                let fields = fields.into_iter().map(|(name, value)| (name, Typed(value)));
+                visitor.visit_map(MapDeserializer::new(fields))
+            }
+            scalar => scalar.deserialize_any(visitor),
+        }
+    }
+
+    /// `yes`, `no`, `on` and `off` are booleans in YAML 1.1, which is what kube-proxy reads, and
+    /// words in YAML 1.2, which is what our parser reads.
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.0.as_str() {
+            Some("y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON") => {
+                visitor.visit_bool(true)
+            }
+            Some("n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF") => {
+                visitor.visit_bool(false)
+            }
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    /// Null is gone by now.
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_some(self)
+    }
+
+    /// A list is no section: serde would read it as the section's fields in order.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Array(_) => Err(Error::custom("invalid type: a list, expected fields")),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
 }
 
 /// Builds a JSON value from any document; notes duplicate keys, drops nulls of maps.
@@ -323,7 +332,7 @@ mod tests {
             [("5s", "5s"), ("5000000000", "5s"), ("0", "0s"), ("\"1m\"", "1m0s")]
         {
             let (c, _) = good(&format!("logging: {{flushFrequency: {text}}}\n"));
-            assert_eq!(c.logging.flush_frequency.0.to_string(), expected);
+            assert_eq!(c.logging.flush_frequency.to_string(), expected);
         }
     }
 

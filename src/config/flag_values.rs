@@ -54,15 +54,3 @@ pub(super) fn gate_settings(text: &str) -> Result<GateSettings, String> {
         })
         .collect()
 }
-
-pub(super) fn vmodule(text: &str) -> Result<Vec<(String, u32)>, String> {
-    let items = text.split(',').filter(|item| !item.is_empty());
-    items
-        .map(|item| {
-            let (pattern, level) =
-                item.split_once('=').ok_or_else(|| format!("{item:?} is not NAME=N"))?;
-            let level = level.parse().map_err(|_| format!("{level:?} is not a verbosity"))?;
-            Ok((pattern.to_owned(), level))
-        })
-        .collect()
-}

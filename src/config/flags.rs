@@ -2,30 +2,23 @@
 //!
 //! Names and syntax are Go's: `--flag value` and `--flag=value`, `_` in a name is `-`, a boolean is
 //! set by `--flag` or `--flag=false` and takes no separate value, of a repeated flag the last one
-//! counts. All values are optional here, so that "not given" can be told from "given"; what they
-//! mean together is decided when they become a [`Config`](super::Config).
+//! counts. What flags and file mean together is decided when they become a
+//! [`Config`](super::Config).
+//!
+//! Most flags are defined with the field of the document that they set
+//! ([`KubeProxyConfiguration`]); here are those that only say how this run goes. The id of a flag
+//! tells which it is: one that starts with a slash is a place in the document, so that a file
+//! decides instead of it.
 
-use super::duration::GoDuration;
-use super::flag_values::{
-    GateSettings, dashed, gate_settings, go_bool, ip_port_text, ip_text, vmodule,
-};
+use super::document::{KubeProxyConfiguration, VModuleItem};
+use super::flag_values::{GateSettings, dashed, gate_settings, go_bool};
+use super::headings::{ACTIONS, API, BOOL, NODE, SOURCE, TRAFFIC, WITHOUT_EFFECT};
 use clap::parser::ValueSource;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-
-const SOURCE: &str = "Source";
-const ACTIONS: &str = "Actions";
-const NODE: &str = "Node and servers";
-const API: &str = "Kubernetes API";
-const TRAFFIC: &str = "Traffic";
-const CONNTRACK: &str = "Connection tracking (0 leaves the kernel's value)";
-const LOGGING: &str = "Logging";
-const OTHER: &str = "Accepted for compatibility, without effect";
-
-/// Value name that marks a flag as boolean; see [`Flags::cli`].
-const BOOL: &str = "true|false";
 
 /// A service proxy for Kubernetes and for single hosts, native to nftables.
 ///
@@ -61,206 +54,81 @@ pub struct Flags {
     #[arg(short, long, help_heading = ACTIONS, action = ArgAction::HelpShort)]
     help: Option<bool>,
 
-    /// Kubeconfig file; without it and --master the pod's ServiceAccount is used
-    #[arg(long, value_name = "FILE", help_heading = API)]
-    pub kubeconfig: Option<String>,
+    /// What the flags say of the document, and nothing else.
+    #[command(flatten)]
+    pub document: KubeProxyConfiguration,
+
     /// Address of the API server; overrides the one in the kubeconfig
     #[arg(long, value_name = "URL", help_heading = API)]
     pub master: Option<String>,
-    /// Accepted without effect: JSON is spoken [default: application/vnd.kubernetes.protobuf]
-    #[arg(long, value_name = "TYPE", help_heading = API)]
-    pub kube_api_content_type: Option<String>,
-    /// Burst of requests [default: 10]
-    #[arg(long, value_name = "N", help_heading = API)]
-    pub kube_api_burst: Option<i32>,
-    /// Requests per second [default: 5]
-    #[arg(long, value_name = "N", help_heading = API)]
-    pub kube_api_qps: Option<f32>,
-    /// How often everything is listed again [default: 15m0s]
-    #[arg(long, value_name = "DURATION", help_heading = API)]
-    pub config_sync_period: Option<GoDuration>,
-
-    /// Name of this node [default: the host name]
-    #[arg(long, value_name = "NAME", help_heading = NODE)]
-    pub hostname_override: Option<String>,
-    /// This node's primary IP address, where the Node object should not decide; nothing is bound to it
-    #[arg(long, value_name = "IP", help_heading = NODE, value_parser = ip_text)]
-    pub bind_address: Option<String>,
-    /// Address of /healthz and /livez [default: 0.0.0.0:10256]
-    #[arg(long, value_name = "IP[:PORT]", help_heading = NODE, value_parser = ip_port_text)]
-    pub healthz_bind_address: Option<String>,
-    /// Address of /metrics [default: 127.0.0.1:10249]
-    #[arg(long, value_name = "IP[:PORT]", help_heading = NODE, value_parser = ip_port_text)]
-    pub metrics_bind_address: Option<String>,
-    /// Exit when one of these addresses cannot be bound, instead of trying again
-    #[arg(long, help_heading = NODE, value_parser = go_bool, value_name = BOOL)]
-    pub bind_address_hard_fail: Option<bool>,
-    /// Serve profiles under /debug/pprof on the metrics address
-    #[arg(long, help_heading = NODE, value_parser = go_bool, value_name = BOOL)]
-    pub profiling: Option<bool>,
-    /// Show metrics that were hidden in this earlier minor version, such as 1.36
-    #[arg(long, value_name = "VERSION", help_heading = NODE)]
-    pub show_hidden_metrics_for_version: Option<String>,
-    /// oom_score_adj of this process, -1000 to 1000 [default: -999]
-    #[arg(long, value_name = "N", help_heading = NODE)]
-    pub oom_score_adj: Option<i32>,
     /// Port of /healthz where its address names none; 0 disables it (deprecated)
-    #[arg(long, value_name = "PORT", help_heading = NODE)]
+    #[arg(id = "/healthzBindAddress/port", long = "healthz-port", value_name = "PORT",
+        help_heading = NODE)]
     pub healthz_port: Option<u16>,
     /// Port of /metrics where its address names none; 0 disables it (deprecated)
-    #[arg(long, value_name = "PORT", help_heading = NODE)]
+    #[arg(id = "/metricsBindAddress/port", long = "metrics-port", value_name = "PORT",
+        help_heading = NODE)]
     pub metrics_port: Option<u16>,
-
-    /// nftables; iptables and ipvs are accepted and mean the same, with a warning
-    #[arg(long, value_name = "MODE", help_heading = TRAFFIC)]
-    pub proxy_mode: Option<String>,
-    /// Masquerade all traffic to ClusterIPs
-    #[arg(long, help_heading = TRAFFIC, value_parser = go_bool, value_name = BOOL)]
-    pub masquerade_all: Option<bool>,
-    /// How pods of this node are told from other sources: ClusterCIDR, NodeCIDR, BridgeInterface or
-    /// InterfaceNamePrefix [default: ClusterCIDR]
-    #[arg(long, value_name = "MODE", help_heading = TRAFFIC)]
-    pub detect_local_mode: Option<String>,
-    /// Pod CIDR of the cluster, or one of each family separated by a comma
-    #[arg(long, value_name = "CIDR[,CIDR]", help_heading = TRAFFIC)]
-    pub cluster_cidr: Option<String>,
-    /// Bridge that pods are attached to, for BridgeInterface
-    #[arg(long, value_name = "NAME", help_heading = TRAFFIC)]
-    pub pod_bridge_interface: Option<String>,
-    /// Start of the names of pods' interfaces, for InterfaceNamePrefix
-    #[arg(long, value_name = "PREFIX", help_heading = TRAFFIC)]
-    pub pod_interface_name_prefix: Option<String>,
-    /// Node addresses that answer on NodePorts: CIDRs and the keywords primary, localhost and all
-    /// [default: primary]
-    #[arg(long, value_name = "LIST", help_heading = TRAFFIC, value_delimiter = ',',
-        action = ArgAction::Append)]
-    pub nodeport_addresses: Option<Vec<String>>,
     /// Feature gates, such as A=true,B=false
-    #[arg(long, value_name = "NAME=BOOL,...", help_heading = TRAFFIC, value_parser = gate_settings,
-        action = ArgAction::Append)]
+    #[arg(id = "/featureGates", long = "feature-gates", value_name = "NAME=BOOL,...",
+        help_heading = TRAFFIC, value_parser = gate_settings, action = ArgAction::Append)]
     pub feature_gates: Vec<GateSettings>,
-    /// How long to wait before a refused change is written again, in every mode but ipvs;
-    /// /healthz reports changes unwritten for twice as long [default: 30s]
-    #[arg(long, value_name = "DURATION", help_heading = TRAFFIC)]
-    pub iptables_sync_period: Option<GoDuration>,
-    /// Least time between two writes, in every mode but ipvs; 0 writes at once [default: 0s]
-    #[arg(long, value_name = "DURATION", help_heading = TRAFFIC)]
-    pub iptables_min_sync_period: Option<GoDuration>,
+    #[arg(long, value_name = "FILE", help_heading = WITHOUT_EFFECT)]
+    boot_id_file: Option<String>,
+    #[arg(long, value_name = "FILE", help_heading = WITHOUT_EFFECT)]
+    machine_id_file: Option<String>,
 
-    /// Connections to track per CPU core; 0 also ignores --conntrack-min [default: 32768]
-    #[arg(long, value_name = "N", help_heading = CONNTRACK)]
-    pub conntrack_max_per_core: Option<i32>,
-    /// Least number of connections to track [default: 131072]
-    #[arg(long, value_name = "N", help_heading = CONNTRACK)]
-    pub conntrack_min: Option<i32>,
-    /// Timeout of idle established TCP connections [default: 24h0m0s]
-    #[arg(long, value_name = "DURATION", help_heading = CONNTRACK)]
-    pub conntrack_tcp_timeout_established: Option<GoDuration>,
-    /// Timeout of TCP connections in CLOSE_WAIT [default: 1h0m0s]
-    #[arg(long, value_name = "DURATION", help_heading = CONNTRACK)]
-    pub conntrack_tcp_timeout_close_wait: Option<GoDuration>,
-    /// Accept TCP packets outside of the window (nf_conntrack_tcp_be_liberal)
-    #[arg(long, help_heading = CONNTRACK, value_parser = go_bool, value_name = BOOL)]
-    pub conntrack_tcp_be_liberal: Option<bool>,
-    /// Timeout of UDP flows without a reply [default: 0s]
-    #[arg(long, value_name = "DURATION", help_heading = CONNTRACK)]
-    pub conntrack_udp_timeout: Option<GoDuration>,
-    /// Timeout of UDP flows with replies [default: 0s]
-    #[arg(long, value_name = "DURATION", help_heading = CONNTRACK)]
-    pub conntrack_udp_timeout_stream: Option<GoDuration>,
-
-    #[command(flatten)]
-    pub logging: LoggingFlags,
-    #[command(flatten)]
-    pub other: OtherFlags,
-
-    /// Names of the flags that were given, in order.
+    /// What was typed, to be laid over a document.
     #[arg(skip)]
-    given: Vec<String>,
+    pub(super) matches: ArgMatches,
+    /// The flags that were given, by name.
+    #[arg(skip)]
+    given: Vec<Given>,
     #[arg(skip)]
     in_effect: BTreeMap<String, String>,
 }
 
-/// Flags that win over the `logging` section of the file.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct LoggingFlags {
-    /// Verbosity: 0 to 3 informational, 4 and 5 debug, 6 and more trace [default: 0]
-    #[arg(short = 'v', long = "v", value_name = "N", help_heading = LOGGING)]
-    pub verbosity: Option<u32>,
-    /// Verbosity of single modules, such as sync=4,kernel=6
-    #[arg(long, value_name = "NAME=N,...", help_heading = LOGGING, value_parser = vmodule,
-        action = ArgAction::Append)]
-    pub vmodule: Vec<Vec<(String, u32)>>,
-    /// text or json [default: text]
-    #[arg(long, value_name = "FORMAT", help_heading = LOGGING)]
-    pub logging_format: Option<String>,
-    #[arg(long, value_name = "DURATION", help_heading = OTHER)]
-    pub log_flush_frequency: Option<GoDuration>,
-    #[arg(long, help_heading = OTHER, value_parser = go_bool, value_name = BOOL)]
-    pub log_text_split_stream: Option<bool>,
-    #[arg(long, value_name = "SIZE", help_heading = OTHER)]
-    pub log_text_info_buffer_size: Option<String>,
-    #[arg(long, help_heading = OTHER, value_parser = go_bool, value_name = BOOL)]
-    pub log_json_split_stream: Option<bool>,
-    #[arg(long, value_name = "SIZE", help_heading = OTHER)]
-    pub log_json_info_buffer_size: Option<String>,
+/// A flag that was given.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Given {
+    name: String,
+    id: String,
+    has_effect: bool,
 }
 
-/// Flags of other modes and of libraries that kube-proxy once linked.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct OtherFlags {
-    #[arg(long, value_name = "N", help_heading = OTHER)]
-    pub iptables_masquerade_bit: Option<i32>,
-    #[arg(long, help_heading = OTHER, value_parser = go_bool, value_name = BOOL)]
-    pub iptables_localhost_nodeports: Option<bool>,
-    /// The same as --iptables-sync-period, for mode ipvs [default: 30s]
-    #[arg(long, value_name = "DURATION", help_heading = TRAFFIC)]
-    pub ipvs_sync_period: Option<GoDuration>,
-    /// The same as --iptables-min-sync-period, for mode ipvs [default: 0s]
-    #[arg(long, value_name = "DURATION", help_heading = TRAFFIC)]
-    pub ipvs_min_sync_period: Option<GoDuration>,
-    #[arg(long, value_name = "NAME", help_heading = OTHER)]
-    pub ipvs_scheduler: Option<String>,
-    #[arg(long, value_name = "CIDR,...", help_heading = OTHER, value_delimiter = ',',
-        action = ArgAction::Append)]
-    pub ipvs_exclude_cidrs: Option<Vec<String>>,
-    #[arg(long, help_heading = OTHER, value_parser = go_bool, value_name = BOOL)]
-    pub ipvs_strict_arp: Option<bool>,
-    #[arg(long, value_name = "DURATION", help_heading = OTHER)]
-    pub ipvs_tcp_timeout: Option<GoDuration>,
-    #[arg(long, value_name = "DURATION", help_heading = OTHER)]
-    pub ipvs_tcpfin_timeout: Option<GoDuration>,
-    #[arg(long, value_name = "DURATION", help_heading = OTHER)]
-    pub ipvs_udp_timeout: Option<GoDuration>,
-    #[arg(long, value_name = "FILE", help_heading = OTHER)]
-    pub boot_id_file: Option<String>,
-    #[arg(long, value_name = "FILE", help_heading = OTHER)]
-    pub machine_id_file: Option<String>,
+impl Given {
+    /// Whether a configuration file decides instead of it. Of the document only the node's name and
+    /// the logging flags count also beside a file.
+    fn is_overridden_by_file(&self) -> bool {
+        self.has_effect
+            && self.id.starts_with('/')
+            && self.id != "/hostnameOverride"
+            && !self.id.starts_with("/logging/")
+    }
 }
 
 impl Flags {
     /// The command with Go's flag syntax: booleans take a value only behind `=`, all others take
-    /// whatever comes next, also if it starts with a dash.
+    /// whatever comes next, also if it starts with a dash. The help has the document's defaults.
     pub fn cli() -> clap::Command {
         let mut without_effect = Vec::new();
-        let command = Flags::command().mut_args(|arg| {
-            let names = arg.get_value_names().unwrap_or_default();
-            let arg = if names.first().is_some_and(|name| name.as_str() == BOOL) {
-                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-            } else if arg.get_action().takes_values() {
-                arg.allow_hyphen_values(true)
-            } else {
-                arg
-            };
-            if arg.get_help_heading() == Some(OTHER) {
+        let defaults = defaults();
+        let command = Flags::command_for_update().mut_args(|arg| {
+            let arg = with_go_syntax(arg);
+            let default = default_value(&arg, &defaults);
+            if has_no_effect(&arg) {
                 without_effect.push(format!("--{}", arg.get_long().unwrap_or_default()));
                 arg.hide(true)
-            } else {
+            } else if default.is_empty() || is_bool(&arg) {
                 arg
+            } else {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                arg.help(format!("{help} [default: {default}]"))
             }
         });
         let about = command.get_long_about().cloned().unwrap_or_default();
-        command.about(about).after_help(format!("{OTHER}:\n  {}", without_effect.join(" ")))
+        let without_effect = without_effect.join(" ");
+        command.about(about).after_help(format!("{WITHOUT_EFFECT}:\n  {without_effect}"))
     }
 
     /// Reads a command line, program name first. The error prints itself: usage errors, and the
@@ -271,13 +139,32 @@ impl Flags {
         let arguments = arguments.into_iter().map(|argument| dashed(argument.into()));
         let mut cli = Flags::cli();
         let matches = cli.try_get_matches_from_mut(arguments)?;
-        let mut flags = Flags::from_arg_matches(&matches)?;
-        let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        let ids = cli.get_arguments().map(|argument| argument.get_id().as_str());
-        flags.given = ids.filter(is_given).map(|id| id.replace('_', "-")).collect();
+        let mut flags = Flags::default();
+        flags.update_from_arg_matches(&matches)?;
+        let is_given = |arg: &&Arg| {
+            matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+        };
+        let given = cli.get_arguments().filter(is_given).map(|arg| Given {
+            name: arg.get_long().unwrap_or_default().to_owned(),
+            id: arg.get_id().to_string(),
+            has_effect: !has_no_effect(arg),
+        });
+        flags.given = given.collect();
         flags.given.sort_unstable();
         flags.in_effect = in_effect(&cli, &matches);
+        flags.matches = matches;
+        flags.tidy();
         Ok(flags)
+    }
+
+    /// Leaves out the empty entries of lists, and puts repeated flags together.
+    fn tidy(&mut self) {
+        let document = &mut self.document;
+        let addresses = document.node_port_addresses.iter_mut();
+        addresses.for_each(|addresses| addresses.retain(|entry| !entry.is_empty()));
+        document.logging.vmodule.retain(|item| *item != VModuleItem::default());
+        document.feature_gates =
+            self.feature_gates.iter().flatten().map(|(k, v)| (k.clone(), *v)).collect();
     }
 
     /// Every flag with its value, given or default, by name: the content of /flagz.
@@ -285,29 +172,37 @@ impl Flags {
         &self.in_effect
     }
 
+    /// A line for the log that names the flags that were given and change nothing.
+    pub fn without_effect(&self) -> Option<String> {
+        let names = self.names(|flag| !flag.has_effect)?;
+        Some(format!("accepted for compatibility, without effect: {names}"))
+    }
+
     /// A warning that names the deprecated flags that were given.
     pub(super) fn deprecated_warning(&self) -> Option<String> {
-        let is_deprecated =
-            |name: &&String| matches!(name.as_str(), "healthz-port" | "metrics-port");
-        let given = self.given.iter().filter(is_deprecated);
-        let advice: Vec<String> = given
-            .map(|name| {
-                format!("--{name} is deprecated: use --{}", name.replace("port", "bind-address"))
-            })
-            .collect();
-        (!advice.is_empty()).then(|| advice.join("; "))
+        let deprecated = [("healthz", self.healthz_port), ("metrics", self.metrics_port)];
+        let given = deprecated.iter().filter(|(_, port)| port.is_some());
+        let advice = given.map(|(server, _)| {
+            format!("--{server}-port is deprecated: use --{server}-bind-address")
+        });
+        Some(advice.collect::<Vec<_>>().join("; ")).filter(|advice| !advice.is_empty())
     }
 
     /// A warning that names the flags that have no effect because there is a configuration file.
     pub(super) fn overridden_warning(&self) -> Option<String> {
-        let overridden = self.given.iter().filter(|name| !is_beside_the_file(name));
-        let names: Vec<String> = overridden.map(|name| format!("--{name}")).collect();
-        (!names.is_empty()).then(|| {
-            format!(
-                "without effect because --config is given (set them there): {}",
-                names.join(", ")
-            )
-        })
+        let names = self.names(Given::is_overridden_by_file)?;
+        Some(format!("without effect because --config is given (set them there): {names}"))
+    }
+
+    /// The names of some of the flags that were given; None where there are none.
+    fn names(&self, which: impl Fn(&Given) -> bool) -> Option<String> {
+        let names: Vec<String> = self
+            .given
+            .iter()
+            .filter(|flag| which(flag))
+            .map(|flag| format!("--{}", flag.name))
+            .collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// What `--version` asks to be printed, if it was given: `true` (or nothing) for a line,
@@ -322,8 +217,51 @@ impl Flags {
     }
 }
 
-/// Values as they were typed, joined by commas; else the default that the help names.
-fn in_effect(cli: &clap::Command, matches: &clap::ArgMatches) -> BTreeMap<String, String> {
+fn with_go_syntax(arg: Arg) -> Arg {
+    let arg = match arg.get_action() {
+        // A plain `bool`.
+        ArgAction::SetTrue => arg.action(ArgAction::Set).value_parser(go_bool).value_name(BOOL),
+        _ => arg,
+    };
+    if is_bool(&arg) {
+        arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+    } else if arg.get_action().takes_values() {
+        arg.allow_hyphen_values(true)
+    } else {
+        arg
+    }
+}
+
+fn is_bool(arg: &Arg) -> bool {
+    arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == BOOL))
+}
+
+fn has_no_effect(arg: &Arg) -> bool {
+    arg.get_help_heading() == Some(WITHOUT_EFFECT)
+}
+
+/// The document's defaults, to be looked up by the ids of flags.
+fn defaults() -> Value {
+    serde_json::to_value(KubeProxyConfiguration::defaults()).unwrap_or_default()
+}
+
+/// What a flag is where it is not given: the document's default, false for other booleans, else
+/// nothing.
+fn default_value(arg: &Arg, defaults: &Value) -> String {
+    match defaults.pointer(arg.get_id().as_str()) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(list)) => {
+            list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+        }
+        Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
+        _ if is_bool(arg) => "false".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Values as they were typed, joined by commas; else the default.
+fn in_effect(cli: &clap::Command, matches: &ArgMatches) -> BTreeMap<String, String> {
+    let defaults = defaults();
     let flags = cli.get_arguments().filter(|arg| arg.get_action().takes_values());
     flags
         .map(|arg| {
@@ -331,45 +269,12 @@ fn in_effect(cli: &clap::Command, matches: &clap::ArgMatches) -> BTreeMap<String
             let typed = matches.get_raw_occurrences(arg.get_id().as_str()).into_iter().flatten();
             let typed: Vec<_> = typed.flatten().map(|value| value.to_string_lossy()).collect();
             let value = match typed.as_slice() {
-                [] => default_value(arg),
+                [] => default_value(arg, &defaults),
                 typed => typed.join(","),
             };
             (name, value)
         })
         .collect()
-}
-
-/// What stands in `[default: ...]`; false for other booleans, else nothing.
-fn default_value(arg: &clap::Arg) -> String {
-    let is_bool =
-        arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == BOOL));
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let named = help.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']'));
-    match named {
-        Some((value, _)) if !value.contains(' ') => value.to_owned(),
-        _ if is_bool => "false".to_owned(),
-        _ => String::new(),
-    }
-}
-
-/// Whether a flag counts also with `--config`: the node's name, logging, the source, actions, and
-/// what has no effect anyway.
-fn is_beside_the_file(name: &str) -> bool {
-    const NAMES: [&str; 12] = [
-        "boot-id-file",
-        "cleanup",
-        "config",
-        "hostname-override",
-        "init-only",
-        "machine-id-file",
-        "manifests",
-        "master",
-        "verbosity",
-        "version",
-        "vmodule",
-        "write-config-to",
-    ];
-    NAMES.contains(&name) || name.starts_with("log-") || name == "logging-format"
 }
 
 #[cfg(test)]

@@ -8,10 +8,14 @@ pub(super) fn node_name(
     name_override: &str,
     host: impl FnOnce() -> std::io::Result<String>,
 ) -> Result<String, ConfigError> {
-    let name = match name_override {
-        "" => host().map_err(ConfigError::HostName)?,
-        name => name.to_owned(),
-    };
+    match name_override {
+        "" => normal(&host().map_err(ConfigError::HostName)?),
+        name => normal(name),
+    }
+}
+
+/// A name as the Node object has it.
+pub(super) fn normal(name: &str) -> Result<String, ConfigError> {
     match name.trim().to_lowercase() {
         name if name.is_empty() => Err(ConfigError::EmptyHostName),
         name => Ok(name),

@@ -1,4 +1,8 @@
-//! Logging settings: klog's verbosity as a filter for `tracing`.
+//! `logging`: klog's verbosity as a filter for `tracing`.
+
+use super::GoDuration;
+use super::document::LoggingConfiguration;
+use super::problems::Problems;
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,34 @@ impl Logging {
         }
         filter
     }
+}
+
+pub(super) fn check(logging: &LoggingConfiguration, problems: &mut Problems) -> Logging {
+    if logging.flush_frequency <= GoDuration::ZERO {
+        let value = logging.flush_frequency;
+        problems.invalid("logging.flushFrequency", value, "must be greater than 0");
+    }
+    let format = match logging.format.as_str() {
+        "json" => LogFormat::Json,
+        "text" => LogFormat::Text,
+        other => {
+            problems.unsupported("logging.format", other, &["json", "text"]);
+            LogFormat::Text
+        }
+    };
+    if format == LogFormat::Json && !logging.vmodule.is_empty() {
+        problems.forbidden("logging.vmodule", "only supported for text log format");
+    }
+    for (index, item) in logging.vmodule.iter().enumerate() {
+        if item.file_pattern.is_empty() || item.file_pattern.contains(['=', ',']) {
+            let field = format!("logging.vmodule[{index}].filePattern");
+            let detail = "must be a name without equal sign or comma";
+            problems.invalid(&field, &item.file_pattern, detail);
+        }
+    }
+    let items = logging.vmodule.iter();
+    let modules = items.map(|item| (item.file_pattern.clone(), item.verbosity)).collect();
+    Logging { format, verbosity: logging.verbosity, modules }
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! Node object (or bindAddress), which come and go, so it is kept as a keyword and expanded when
 //! the addresses are known, by [`NodePortAddresses::matching`].
 
+use super::document::KubeProxyConfiguration;
+use super::gates::{FeatureGates, LOCALHOST_NODE_PORTS};
+use super::problems::Problems;
 use crate::model::parse_cidr;
 use ipnet::IpNet;
 use nft_table::Family;
@@ -103,6 +106,29 @@ impl NodePortAddresses {
             NodePortAddress::Primary | NodePortAddress::All => false,
         })
     }
+}
+
+pub(super) fn check(
+    document: &KubeProxyConfiguration,
+    gates: &FeatureGates,
+    problems: &mut Problems,
+) -> NodePortAddresses {
+    let list = document.node_port_addresses.as_deref().unwrap_or_default();
+    let mut entries = Vec::new();
+    for (index, text) in list.iter().enumerate() {
+        let field = format!("nodePortAddresses[{index}]");
+        match NodePortAddress::parse(text) {
+            None => {
+                let detail =
+                    "must be a valid CIDR or one of the keywords 'primary', 'localhost', 'all'";
+                problems.invalid(&field, text, detail);
+            }
+            Some(NodePortAddress::Cidr(cidr)) => entries.push(NodePortAddress::Cidr(cidr)),
+            Some(keyword) if entries.contains(&keyword) => problems.duplicate(&field, text),
+            Some(keyword) => entries.push(keyword),
+        }
+    }
+    NodePortAddresses::new(entries, gates.enabled(LOCALHOST_NODE_PORTS))
 }
 
 fn loopback(family: Family) -> IpNet {

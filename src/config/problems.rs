@@ -3,6 +3,9 @@
 use serde::Serialize;
 use std::fmt;
 
+/// What is said of a number that may be zero.
+pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+
 /// What kind of mistake it is; the words are those of Kubernetes' API validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
@@ -49,7 +52,7 @@ pub(super) struct Problems(pub(super) Vec<FieldError>);
 
 impl Problems {
     fn push(&mut self, field: &str, mistake: Mistake, value: String, detail: String) {
-        let field = format!("{}.{field}", super::file::KIND);
+        let field = format!("{}.{field}", super::document::KIND);
         self.0.push(FieldError { field, mistake, value, detail });
     }
 

@@ -1,11 +1,12 @@
 //! [`Config`]: the one validated value that the rest of the program reads.
 
-use super::file::KubeProxyConfiguration;
+use super::conntrack::Conntrack;
+use super::detect_local::DetectLocal;
+use super::document::KubeProxyConfiguration;
 use super::gates::FeatureGates;
 use super::logging::Logging;
+use super::mode::ProxyMode;
 use super::node_ports::NodePortAddresses;
-use ipnet::IpNet;
-use nft_table::Family;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,65 +37,6 @@ pub enum Source {
     InCluster,
 }
 
-/// The mode that the configuration names. All are served with nftables; it only tells from which
-/// section masqueradeAll, syncPeriod and minSyncPeriod came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyMode {
-    Nftables,
-    Iptables,
-    Ipvs,
-}
-
-/// How pods of this node are told from other sources.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DetectLocal {
-    /// By source address; a family without a CIDR has no detector.
-    ClusterCidr { v4: Option<IpNet>, v6: Option<IpNet> },
-    /// By source address, in the Node object's podCIDRs.
-    NodeCidr,
-    /// By the name of the bridge that packets come in on.
-    BridgeInterface(String),
-    /// By the start of the name of the interface that packets come in on.
-    InterfaceNamePrefix(String),
-}
-
-impl DetectLocal {
-    /// The cluster's pod CIDR of a family, where that is the detector.
-    pub fn cluster_cidr(&self, family: Family) -> Option<IpNet> {
-        match (self, family) {
-            (DetectLocal::ClusterCidr { v4, .. }, Family::V4) => *v4,
-            (DetectLocal::ClusterCidr { v6, .. }, Family::V6) => *v6,
-            _ => None,
-        }
-    }
-}
-
-/// Requests to the API server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Client {
-    /// Not used, like the next one: `kube` speaks JSON alone.
-    pub accept_content_types: String,
-    pub content_type: String,
-    /// Requests per second; negative for no limit.
-    pub qps: f32,
-    pub burst: u32,
-}
-
-/// Kernel settings of connection tracking; `None` leaves the kernel's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conntrack {
-    /// nf_conntrack_max per CPU core.
-    pub max_per_core: Option<u32>,
-    /// Least nf_conntrack_max; without effect where `max_per_core` is None.
-    pub min: u32,
-    pub tcp_established_timeout: Option<Duration>,
-    pub tcp_close_wait_timeout: Option<Duration>,
-    /// Only ever switched on.
-    pub tcp_be_liberal: bool,
-    pub udp_timeout: Option<Duration>,
-    pub udp_stream_timeout: Option<Duration>,
-}
-
 /// The configuration file as it was when it was read, to notice changes later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedFile {
@@ -102,17 +44,13 @@ pub struct LoadedFile {
     pub content: Vec<u8>,
 }
 
-/// Everything that flags and file decide.
+/// Everything that flags and file decide. What is good as it stands in the document is read there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub action: Action,
     pub source: Source,
     /// `--config`, when given.
     pub file: Option<LoadedFile>,
-    pub client: Client,
-    /// Resync period of watches.
-    pub config_sync_period: Duration,
-
     /// Name of this node's Node object; never empty, lower case.
     pub node_name: String,
     /// bindAddress where it is specific: this node's primary address, whatever the Node says.
@@ -121,10 +59,6 @@ pub struct Config {
     pub healthz_bind_address: Option<SocketAddr>,
     /// /metrics and the other pages; None when switched off by `--metrics-port=0`.
     pub metrics_bind_address: Option<SocketAddr>,
-    /// Exit when an address cannot be bound.
-    pub bind_address_hard_fail: bool,
-    pub profiling: bool,
-    pub oom_score_adj: i32,
 
     pub mode: ProxyMode,
     pub detect_local: DetectLocal,
@@ -141,6 +75,6 @@ pub struct Config {
 
     /// What the operator should know; to be logged once logging is set up.
     pub warnings: Vec<String>,
-    /// The configuration in the file's own terms, for `--write-config-to` and /configz.
-    pub(super) document: KubeProxyConfiguration,
+    /// The configuration in the file's own terms, checked, with its defaults.
+    pub document: KubeProxyConfiguration,
 }

@@ -4,8 +4,8 @@
 //! minSyncPeriod only in the section of the selected mode (the other sections show `false` and
 //! `0s`). A file written so means the same when it is read again.
 
+use super::document::KubeProxyConfiguration;
 use super::duration::GoDuration;
-use super::file::KubeProxyConfiguration;
 use super::{Config, ConfigError};
 use serde_json::{Value, json};
 use std::path::Path;

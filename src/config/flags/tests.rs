@@ -18,11 +18,11 @@ fn the_command_is_well_formed() {
 #[test]
 fn values_stand_behind_a_blank_or_an_equals_sign() {
     for line in ["--hostname-override=n1", "--hostname-override n1", "--hostname_override=n1"] {
-        assert_eq!(good(line).hostname_override.as_deref(), Some("n1"), "{line}");
+        assert_eq!(good(line).document.hostname_override, "n1", "{line}");
     }
-    assert_eq!(good("--hostname-override=a_b").hostname_override.as_deref(), Some("a_b"));
-    assert_eq!(good("--oom-score-adj -5").oom_score_adj, Some(-5));
-    assert_eq!(good("--oom-score-adj=-5").oom_score_adj, Some(-5));
+    assert_eq!(good("--hostname-override=a_b").document.hostname_override, "a_b");
+    assert_eq!(good("--oom-score-adj -5").document.oom_score_adj, Some(-5));
+    assert_eq!(good("--oom-score-adj=-5").document.oom_score_adj, Some(-5));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn booleans_take_no_separate_value() {
 #[test]
 fn verbosity_has_four_spellings() {
     for line in ["-v=4", "-v 4", "-v4", "--v=4", "--v 4"] {
-        assert_eq!(good(line).logging.verbosity, Some(4), "{line}");
+        assert_eq!(good(line).document.logging.verbosity, 4, "{line}");
     }
 }
 
@@ -53,7 +53,7 @@ fn the_last_of_repeated_flags_counts_but_lists_grow() {
     assert_eq!(good("--master a --master b").master.as_deref(), Some("b"));
     assert_eq!(good("--cleanup --cleanup=false").cleanup, Some(false));
     let flags = good("--nodeport-addresses=10.0.0.0/8,localhost --nodeport-addresses ::/0");
-    assert_eq!(flags.nodeport_addresses.unwrap(), ["10.0.0.0/8", "localhost", "::/0"]);
+    assert_eq!(flags.document.node_port_addresses.unwrap(), ["10.0.0.0/8", "localhost", "::/0"]);
     let gates = good("--feature-gates=A=true,B=false --feature-gates C=t").feature_gates;
     assert_eq!(gates.iter().map(|gates| gates.len()).sum::<usize>(), 3);
 }
@@ -105,6 +105,59 @@ fn flags_in_effect_are_those_typed_and_the_defaults() {
         assert_eq!(values.get(name).map(String::as_str), Some(expected), "{name}");
     }
     assert!(!values.contains_key("help"));
+}
+
+/// An id that leads nowhere would have no default.
+#[test]
+fn all_flags_are_places_of_the_document() {
+    let mut document = KubeProxyConfiguration::defaults();
+    // What is not written where it is empty.
+    document.logging.vmodule.push(VModuleItem::default());
+    document.logging.options.text.split_stream = true;
+    document.logging.options.json.split_stream = true;
+    document.feature_gates.insert("A".to_owned(), true);
+    let document = serde_json::to_value(document).unwrap();
+    let command = Flags::cli();
+    let ids = command.get_arguments().map(|arg| arg.get_id().as_str());
+    let places = ids.filter(|id| id.starts_with('/') && !id.ends_with("/port"));
+    let mut count = 0;
+    for place in places {
+        assert!(document.pointer(place).is_some(), "{place} is not in {document:#}");
+        count += 1;
+    }
+    assert!(count > 40, "{count}");
+}
+
+#[test]
+fn flags_in_effect_have_the_documents_defaults() {
+    let flags = good("");
+    let values = flags.in_effect();
+    for (name, expected) in [
+        ("bind-address", "0.0.0.0"),
+        ("config-sync-period", "15m0s"),
+        ("iptables-localhost-nodeports", "true"),
+        ("iptables-masquerade-bit", "14"),
+        ("log-flush-frequency", "5s"),
+        ("log-json-split-stream", "false"),
+        ("nodeport-addresses", "primary"),
+        ("proxy-mode", ""),
+        ("v", "0"),
+    ] {
+        assert_eq!(values.get(name).map(String::as_str), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn flags_without_effect_are_named_once_and_only_where_they_are_given() {
+    assert_eq!(good("--masquerade-all").without_effect(), None);
+    let flags =
+        good("--ipvs-scheduler=rr --config f --kube-api-content-type=a --boot-id-file=b -v2");
+    assert_eq!(
+        flags.without_effect().unwrap(),
+        "accepted for compatibility, without effect: \
+         --boot-id-file, --ipvs-scheduler, --kube-api-content-type"
+    );
+    assert_eq!(flags.overridden_warning(), None);
 }
 
 #[test]
