@@ -43,7 +43,7 @@ impl NodeCheck {
     fn contradictions(&self, node: &Node) -> Contradictions {
         let available = available_families(Path::new("/proc"));
         self.config.contradictions(NodeFamilies {
-            primary: self.config.node_addresses(&node.addresses).primary_family,
+            primary: node.primary_family(),
             dual_stack: Family::BOTH.into_iter().all(|family| available.has(family)),
             pod_cidrs: &node.pod_cidrs,
         })

@@ -4,22 +4,19 @@ use super::logging::SetFilter;
 use crate::config::{Config, DetectLocal, Logging, NodePortMatch, Stage};
 use crate::kernel::addresses::{FamilySelection, NodePortSelection};
 use crate::metrics::{BuildInfo, FeatureStage, Metrics};
-use crate::model::Node;
+use crate::model::{Node, address_of, node_addresses};
 use crate::{plan, sync};
 use nft_table::Family;
-use std::net::IpAddr;
 
 /// The options of the sync thread.
 pub fn sync_options(config: &Config) -> sync::Options {
     let addresses = config.node_port_addresses.clone();
     let bind_address = config.node_ip_override;
     let select_nodeports = move |node: Option<&Node>| {
-        let of = |family| {
-            let primary = primary_address(bind_address, node, family);
-            match addresses.matching(family, primary) {
-                NodePortMatch::All => FamilySelection::All,
-                NodePortMatch::Within(cidrs) => FamilySelection::Cidrs(cidrs),
-            }
+        let own = node_addresses(bind_address, node.map_or(&[], |node| &node.addresses));
+        let of = |family| match addresses.matching(family, address_of(&own, family)) {
+            NodePortMatch::All => FamilySelection::All,
+            NodePortMatch::Within(cidrs) => FamilySelection::Cidrs(cidrs),
         };
         NodePortSelection { v4: of(Family::V4), v6: of(Family::V6) }
     };
@@ -40,17 +37,6 @@ pub fn sync_options(config: &Config) -> sync::Options {
 pub fn localhost_families(config: &Config) -> Vec<Family> {
     let asked_for = |family: &Family| config.node_port_addresses.localhost(*family);
     Family::BOTH.into_iter().filter(asked_for).collect()
-}
-
-/// This node's address of a family: bindAddress where it names one, else what the Node object says.
-fn primary_address(
-    bind_address: Option<IpAddr>,
-    node: Option<&Node>,
-    family: Family,
-) -> Option<IpAddr> {
-    bind_address
-        .filter(|address| Family::of(address) == family)
-        .or_else(|| node.and_then(|node| node.address(family)))
 }
 
 fn detect_local(mode: &DetectLocal) -> plan::DetectLocal {

@@ -55,6 +55,7 @@ pub fn start(
     let metrics = metrics.clone();
     let intake = intake::Options {
         allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
+        bind_address: config.node_ip_override,
         on_problem: OnProblem(Arc::new(move |object| metrics.objects.problem(kind(object)))),
     };
     match (&config.source, client) {

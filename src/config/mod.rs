@@ -31,7 +31,6 @@ mod hostname;
 mod logging;
 mod merge;
 mod mode;
-mod node_addresses;
 mod node_ports;
 mod problems;
 mod resolve;
@@ -51,7 +50,6 @@ pub use gates::{
 };
 pub use logging::{LogFormat, Logging};
 pub use mode::ProxyMode;
-pub use node_addresses::NodeAddresses;
 pub use node_ports::{NodePortAddress, NodePortAddresses, NodePortMatch};
 pub use problems::{FieldError, Mistake};
 pub use sanity::{Contradictions, NodeFamilies};

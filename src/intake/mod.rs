@@ -29,19 +29,26 @@ pub use strings::Interner;
 
 use crate::model::{Change, ObjectName};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::net::IpAddr;
 
 /// How objects are read.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Feature gate `AllowServiceExternalIPs`: whether `spec.externalIPs` is served.
     pub allow_service_external_ips: bool,
+    /// A specific `bindAddress`, which is this node's first address.
+    pub bind_address: Option<IpAddr>,
     /// Told of invalid objects, beside the log.
     pub on_problem: OnProblem,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { allow_service_external_ips: true, on_problem: OnProblem::default() }
+        Options {
+            allow_service_external_ips: true,
+            bind_address: None,
+            on_problem: OnProblem::default(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::problem::{Field, Findings, NotACidr, NotAnIp};
 use super::{Intake, ObjectKey, Reading, items, label};
-use crate::model::{Change, Node, Taint, parse_cidr, parse_ip};
+use crate::model::{Change, Node, Taint, node_addresses, parse_cidr, parse_ip};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ impl Intake {
         let taints = spec.map(|spec| items(&spec.taints)).unwrap_or_default();
         let node = Node {
             name,
-            addresses: addresses(object, &mut findings),
+            addresses: node_addresses(self.options.bind_address, &addresses(object, &mut findings)),
             zone: label(&object.metadata, ZONE)
                 .filter(|zone| !zone.is_empty())
                 .map(|zone| self.strings.text(zone)),

@@ -12,7 +12,7 @@ mod service;
 pub use address::{parse_cidr, parse_ip};
 pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use nft_table::Family;
-pub use node::{Node, Taint};
+pub use node::{Node, Taint, address_of, node_addresses};
 pub use service::{Protocol, Service, ServicePort, ServiceType};
 
 use ipnet::IpNet;

@@ -9,6 +9,23 @@ fn node(patch: Value) -> (Node, Vec<String>) {
 }
 
 #[test]
+fn a_specific_bind_address_is_the_nodes_first_address() {
+    let options =
+        Options { bind_address: Some("192.0.2.9".parse().unwrap()), ..Options::default() };
+    let object = object(
+        json!({"metadata": {"name": "n1"}}),
+        json!({"status": {"addresses": [
+            {"type": "InternalIP", "address": "2001:db8::1"},
+            {"type": "InternalIP", "address": "192.0.2.1"},
+        ]}}),
+    );
+    let Change::Node(Some(node)) = Intake::new(options).node(&object).change else {
+        panic!("no Node")
+    };
+    assert_eq!(ips(&node.addresses), ["192.0.2.9", "2001:db8::1", "192.0.2.1"]);
+}
+
+#[test]
 fn nodes() {
     let (plain, problems) = node(json!({"metadata": {
         "labels": {"topology.kubernetes.io/zone": "a"}, "deletionTimestamp": "2026-01-02T03:04:05Z"},
