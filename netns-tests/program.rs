@@ -35,6 +35,39 @@ fn it_serves_what_is_there_at_start_and_what_comes_and_goes() {
     assert!(program.get(10249, "/proxyMode").ends_with("nftables"));
 }
 
+/// The JSON of /healthz, with the status line.
+fn health(program: &Program<'_>) -> Option<(String, Value)> {
+    let answer = program.healthz();
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.lines().next()?.to_owned(), serde_json::from_str(body).ok()?))
+}
+
+#[test]
+fn healthz_lists_what_is_still_to_come() {
+    let Some(lab) = lab() else { return };
+    // Nobody listens there.
+    let flags = ["--proxy-mode", "nftables", "--master", "http://127.0.0.1:1"];
+    let mut program = Program::spawn_with(&lab, &flags);
+    let expected = json!(["first commit", "lists of the API server"]);
+    program.wait_until(|program| {
+        health(program).is_some_and(|(status, body)| {
+            status.starts_with("HTTP/1.1 503")
+                && body["healthy"] == false
+                && body["pending"] == expected
+        })
+    });
+    let page = program.get(10249, "/statusz");
+    assert!(page.contains("Waiting for: first commit, lists of the API server"), "{page}");
+    program.kill();
+
+    let manifests = Manifests::new();
+    manifests.apply(web(&lab));
+    let program = Program::start(&lab, &manifests, None);
+    let (status, body) = health(&program).expect("an answer");
+    assert!(status.starts_with("HTTP/1.1 200"), "{status}");
+    assert_eq!((body["healthy"].as_bool(), body.get("pending")), (Some(true), None), "{body}");
+}
+
 #[test]
 fn a_flushed_ruleset_comes_back_by_itself() {
     let Some(lab) = lab() else { return };

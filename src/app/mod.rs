@@ -14,6 +14,7 @@ mod rejected;
 mod servers;
 pub mod settings;
 mod sources;
+mod startup;
 
 pub use actions::{cleanup, init};
 
@@ -25,6 +26,7 @@ use crate::memory;
 use crate::sync::{self, Input};
 use anyhow::{Context, bail};
 use logging::SetFilter;
+use startup::StartUp;
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::mpsc::{Sender, channel};
@@ -55,6 +57,7 @@ async fn serve(
     started: Moment,
 ) -> anyhow::Result<()> {
     let shared = observers::Shared::new(&config);
+    let startup = StartUp::new(shared.health.readiness(), &config.source);
     let connection = sources::connect(&config, &shared.metrics).await?;
     let events = sources::events(&config, connection.as_ref());
     let (inputs, received) = channel();
@@ -62,14 +65,16 @@ async fn serve(
     let _addresses = watch_addresses(&inputs)?;
     let kernel = Nft::open().context("cannot reach nftables")?;
     let options = settings::sync_options(&config);
-    let observers = shared.for_sync(&config)?;
+    let observers = shared.for_sync(&config, startup.first_commit)?;
     let syncing = thread::Builder::new()
         .name("sync".into())
         .spawn(move || sync::run(kernel, options, received, observers))
         .context("cannot start the sync thread")?;
 
     let _servers = servers::start(&config, flags, &shared, started, set_filter, &events)?;
-    let source = sources::start(&config, connection.as_ref(), &shared.metrics, inputs)?;
+    drop(startup.servers);
+    let metrics = &shared.metrics;
+    let source = sources::start(&config, connection.as_ref(), metrics, inputs, startup.source)?;
     events.starting();
     tracing::info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
 

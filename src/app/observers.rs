@@ -2,7 +2,7 @@
 
 use super::{actions, rejected, settings};
 use crate::config::{Config, Source};
-use crate::health::{Health, HealthPolicy, ServiceChecks};
+use crate::health::{Health, HealthPolicy, PendingTask, ServiceChecks};
 use crate::kernel::addresses::available_families;
 use crate::kernel::conntrack::ConntrackCleaner;
 use crate::localhost;
@@ -38,8 +38,8 @@ impl Shared {
         Shared { health, metrics, checks: Arc::default() }
     }
 
-    /// Starts those who work after a commit.
-    pub fn for_sync(&self, config: &Config) -> anyhow::Result<Observers> {
+    /// Starts those who work after a commit. What is `pending` is done with the first one.
+    pub fn for_sync(&self, config: &Config, pending: PendingTask) -> anyhow::Result<Observers> {
         let metrics = self.metrics.clone();
         let conntrack = ConntrackCleaner::start(move |report| {
             metrics.conntrack.reconciled(report.family, report.duration, report.deleted);
@@ -63,7 +63,10 @@ impl Shared {
                 localhost,
                 localhost_families,
             },
-            first_sync: Some(Box::new(remove_leftovers)),
+            first_sync: Some(Box::new(move || {
+                drop(pending);
+                remove_leftovers();
+            })),
         })
     }
 }

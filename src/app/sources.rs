@@ -3,6 +3,7 @@
 use super::node_check::NodeCheck;
 use crate::api::{self, ConnectionOptions, Event, EventSeverity, EventWriter, Regarding};
 use crate::config::{ALLOW_SERVICE_EXTERNAL_IPS, Config, DetectLocal, Source};
+use crate::health::PendingTask;
 use crate::http::BindError;
 use crate::http::service_checks::ListenError;
 use crate::intake::{self, ObjectKey, OnProblem};
@@ -12,8 +13,8 @@ use crate::metrics::objects::Kind;
 use crate::sync::Input;
 use anyhow::anyhow;
 use kube::Client;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
@@ -45,12 +46,14 @@ pub async fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<
     Ok(Some(api::connect(options, observer).await?))
 }
 
-/// Starts the source. The task ends only when the source does, which is an error.
+/// Starts the source. What is `pending` is done once its first state is on the way to the kernel. The
+/// task ends only when the source does, which is an error.
 pub fn start(
     config: &Config,
     client: Option<&Client>,
     metrics: &Arc<Metrics>,
     inputs: Sender<Input>,
+    pending: PendingTask,
 ) -> anyhow::Result<JoinHandle<anyhow::Error>> {
     let metrics = metrics.clone();
     let intake = intake::Options {
@@ -63,6 +66,7 @@ pub fn start(
             let (source, changes) = manifests::Source::open(directory, &config.node_name, intake)?;
             let _ = inputs.send(Input::Changes(changes));
             let _ = inputs.send(Input::Complete);
+            drop(pending);
             let send = move |changes| {
                 let _ = inputs.send(Input::Changes(changes));
             };
@@ -82,6 +86,7 @@ pub fn start(
                 intake,
             };
             let check = NodeCheck::new(config);
+            let pending = Mutex::new(Some(pending));
             let sink = move |notice| {
                 if let api::Notice::Changes(changes) = &notice
                     && let Err(error) = check.look(changes)
@@ -89,10 +94,14 @@ pub fn start(
                     let _ = unfit.send(error);
                     return;
                 }
-                let _ = inputs.send(match notice {
+                let input = match notice {
                     api::Notice::Changes(changes) => Input::Changes(changes),
-                    api::Notice::Complete => Input::Complete,
-                });
+                    api::Notice::Complete => {
+                        pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        Input::Complete
+                    }
+                };
+                let _ = inputs.send(input);
             };
             let mut watches = api::watch(client, &options, Arc::new(sink));
             Ok(tokio::spawn(async move {

@@ -1,4 +1,5 @@
-//! What has to happen before the proxy is ready for the first time.
+//! What has to happen before the proxy is ready for the first time: a list of named tasks, which
+//! `/healthz` and `/statusz` show as long as it is not empty. `app::startup` says which there are.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -24,7 +24,7 @@ pub fn program() -> PathBuf {
     directory.join("kube-proxy")
 }
 
-/// A running `kube-proxy --manifests`. It is killed when dropped; its rules stay.
+/// A running `kube-proxy`. It is killed when dropped; its rules stay.
 pub struct Program<'l> {
     lab: &'l Lab,
     child: Child,
@@ -55,6 +55,17 @@ impl<'l> Program<'l> {
         } else {
             command.args(["--conntrack-max-per-core", "0"]);
         }
+        Program::spawn_command(lab, command)
+    }
+
+    /// Starts it with these flags alone.
+    pub fn spawn_with(lab: &'l Lab, flags: &[&str]) -> Program<'l> {
+        let mut command = Command::new(program());
+        command.args(["--hostname-override", "node", "--conntrack-max-per-core", "0"]).args(flags);
+        Program::spawn_command(lab, command)
+    }
+
+    fn spawn_command(lab: &'l Lab, mut command: Command) -> Program<'l> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let namespace = lab.node().namespace.try_clone();
         // SAFETY: between fork and exec it only makes system calls that may be made there.
