@@ -1,7 +1,7 @@
 # Everything here sets up what it needs, as root, on a Debian machine with Rust.
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint e2e bench bench-peer rulesets
+.PHONY: help set-up demo test lint e2e bench bench-peer bench-packets rulesets
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
@@ -29,6 +29,9 @@ bench: set-up ## Measure load, update and memory at 1,000 to 50,000 Services
 
 bench-peer: set-up ## Measure beside upstream's kube-proxy (needs Go)
 	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo bench --bench peer
+
+bench-packets: set-up ## Measure what a packet costs, beside upstream's kube-proxy and a hand-written rule (needs Go)
+	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo bench --bench packets -- $(ARGUMENTS)
 
 rulesets: ## Write the listings in rulesets/ anew
 	UPDATE_RULESETS=1 cargo test --test listings documented

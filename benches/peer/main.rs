@@ -177,7 +177,7 @@ impl Bench {
         }
         let process = process.expect("started");
         // Whatever the start leaves to be done is not the updates' cost.
-        probe::wait_idle(&process);
+        process.wait_idle();
 
         let mut updates = Vec::new();
         let (cpu, began) = (process.cpu(), Instant::now());

@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
-use test_support::cluster::process::Process;
 
 /// A SYN that is not answered within this is given up.
 const PATIENCE: u16 = 3;
@@ -48,17 +47,4 @@ fn ask(target: SocketAddr) -> Option<String> {
     let length = stream.read(&mut answer).ok()?;
     let answer = String::from_utf8_lossy(&answer[..length]);
     answer.split_whitespace().nth(1).map(str::to_owned)
-}
-
-/// Waits until a program has used no processor time for a second.
-pub fn wait_idle(process: &Process) {
-    let start = Instant::now();
-    let mut last = process.cpu();
-    let mut quiet = 0;
-    while quiet < 4 && start.elapsed() < LIMIT {
-        std::thread::sleep(Duration::from_millis(250));
-        let now = process.cpu();
-        quiet = if now - last < 0.005 { quiet + 1 } else { 0 };
-        last = now;
-    }
 }

@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Lines of a log that are shown after a failure.
 const SHOWN: usize = 40;
@@ -101,6 +102,18 @@ impl Process {
             line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
         };
         (field("VmRSS:"), field("VmHWM:"))
+    }
+
+    /// Waits until the program has used no processor time for a second.
+    pub fn wait_idle(&self) {
+        let mut last = self.cpu();
+        let mut quiet = 0;
+        while quiet < 4 {
+            std::thread::sleep(Duration::from_millis(250));
+            let now = self.cpu();
+            quiet = if now - last < 0.005 { quiet + 1 } else { 0 };
+            last = now;
+        }
     }
 
     /// CPU time so far, of the program and its ended children, in seconds.

@@ -1,0 +1,185 @@
+//! The variants: whose rules a node has, and how they get there.
+
+use crate::node::{ENDPOINT_PORT, Node, load};
+use crate::rows::Row;
+use crate::services::{self, PLAIN, PORT, endpoint};
+use nft_table::Family;
+use serde_json::{Value, json};
+use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use test_support::cluster::process::Process;
+use test_support::cluster::{Cluster, objects};
+use test_support::lab;
+
+/// Whose rules, and for how many Services beside the measured ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rules {
+    Nothing,
+    Conntrack,
+    Dnat,
+    Ours(usize),
+    Upstream(usize),
+}
+
+/// Switches conntrack on; no packet ever meets the rule.
+const CONNTRACK: &str = "table inet tracked {
+    chain nowhere {
+        ct state new
+    }
+}
+";
+/// A proxy that takes longer counts as broken. Upstream's needs a minute for 10,000 Services.
+const PATIENCE: Duration = Duration::from_secs(1200);
+/// Objects in a transaction of etcd, which has at most 128 operations.
+const AT_ONCE: usize = 120;
+
+impl Rules {
+    /// Gives a node its rules, but for the hand-written ones, which change from row to row.
+    pub fn load(self, node: &Node, tools: Option<&Path>) {
+        match self {
+            Rules::Nothing | Rules::Dnat => {}
+            Rules::Conntrack => load(&node.lab.node().namespace, CONNTRACK),
+            Rules::Ours(size) => ours(node, size),
+            Rules::Upstream(size) => upstream(node, size, tools.expect("build-tools ran")),
+        }
+    }
+}
+
+/// Loads the one rule that translates (or refuses) what a row sends.
+pub fn load_dnat(node: &Node, row: Row, family: Family) {
+    let target = match row {
+        Row::NoService | Row::EstablishedNoService => Row::ClusterIp,
+        other => other,
+    };
+    let target = target.target(Rules::Dnat, family, 0);
+    let (ip, pods) = match family {
+        Family::V4 => ("ip", "10.244.0.0/16"),
+        Family::V6 => ("ip6", "fd00:10:244::/56"),
+    };
+    let protocol = if row == Row::Connection { "tcp" } else { "udp" };
+    let action = match row {
+        Row::NoEndpoints => "reject".to_owned(),
+        _ => {
+            let to = SocketAddr::new(endpoint(0, family), ENDPOINT_PORT);
+            format!("dnat {ip} to {to}")
+        }
+    };
+    let rule = format!("{ip} daddr {} {protocol} dport {} {action}", target.ip(), target.port());
+    let masquerade = match row {
+        Row::Local => String::new(),
+        _ => format!("ct status dnat {ip} saddr != {pods} masquerade"),
+    };
+    let ruleset = format!(
+        "flush ruleset
+table inet by-hand {{
+    chain prerouting {{
+        type nat hook prerouting priority -100
+        {rule}
+    }}
+    chain output {{
+        type nat hook output priority -100
+        {rule}
+    }}
+    chain postrouting {{
+        type nat hook postrouting priority 100
+        {masquerade}
+    }}
+}}
+"
+    );
+    load(&node.lab.node().namespace, &ruleset);
+}
+
+/// What both proxies are configured to.
+fn config() -> Value {
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+        "mode": "nftables", "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56",
+        "nodePortAddresses": ["192.0.2.0/24", "2001:db8::/64"],
+        // The table's size is the whole machine's, so it is left alone.
+        "conntrack": {"maxPerCore": 0},
+    })
+}
+
+fn node_object(node: &Node) -> Value {
+    let addresses = [node.lab.v4("node"), node.lab.v6("node")];
+    objects::node("node", &addresses, &["10.244.0.0/24", "fd00:10:244::/64"])
+}
+
+/// Runs this project's program on manifests until traffic flows.
+fn ours(node: &Node, size: usize) {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    std::fs::create_dir(path("manifests")).expect("a directory");
+    let mut items = services::all(size);
+    items.push(node_object(node));
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    std::fs::write(path("manifests/all.json"), list.to_string()).expect("write the manifests");
+    std::fs::write(path("config"), config().to_string()).expect("write the configuration");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kube-proxy"));
+    command.arg("--manifests").arg(path("manifests")).arg("--config").arg(path("config"));
+    command.arg("--hostname-override=node");
+    let process = Process::start(&node.lab.node().namespace, command, &path("log"));
+    wait_until_served(node, process);
+}
+
+/// Runs an API server and upstream's program until traffic flows.
+fn upstream(node: &Node, size: usize, tools: &Path) {
+    let cluster = Cluster::start(&node.lab, tools.to_owned());
+    let key = |object: &Value| {
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        match object["kind"] == "Service" {
+            true => format!("services/specs/default/{name}"),
+            false => format!("endpointslices/default/{name}"),
+        }
+    };
+    for some in services::all(size).chunks(AT_ONCE) {
+        let pairs: Vec<(String, Value)> =
+            some.iter().map(|object| (key(object), object.clone())).collect();
+        cluster.store(&pairs);
+    }
+    cluster.apply(&node_object(node));
+    cluster.wait_idle();
+    let mut config = config();
+    let kubeconfig = cluster.directory().join("admin.kubeconfig");
+    config["clientConnection"] = json!({"kubeconfig": kubeconfig});
+    let path = cluster.directory().join("packets.conf");
+    std::fs::write(&path, config.to_string()).expect("write the configuration");
+    let mut command = Command::new(cluster.tool("kube-proxy"));
+    command.arg("--config").arg(path).arg("--hostname-override=node");
+    let log = cluster.directory().join("kube-proxy.log");
+    let process = Process::start(&node.lab.node().namespace, command, &log);
+    wait_until_served(node, process);
+}
+
+/// Waits until Services of both families are served and the program has nothing more to write. Then it is killed,
+/// and what it has written stays.
+fn wait_until_served(node: &Node, mut process: Process) {
+    let start = Instant::now();
+    for family in Family::BOTH {
+        let target = SocketAddr::new(lab::cluster_ip(PLAIN, family), PORT);
+        let connect = || TcpStream::connect_timeout(&target, Duration::from_millis(500));
+        while node.lab.machine("pod").namespace.run(|| connect().is_err()) {
+            process.assert_running();
+            assert!(start.elapsed() < PATIENCE, "{family} Services are never served");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        drop(node.listener.accept().expect("the connection"));
+    }
+    process.wait_idle();
+}
+
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rules::Nothing => f.pad("nothing"),
+            Rules::Conntrack => f.pad("conntrack"),
+            Rules::Dnat => f.pad("one `dnat` rule"),
+            Rules::Ours(size) => write!(f, "ours, {size}"),
+            Rules::Upstream(size) => write!(f, "upstream, {size}"),
+        }
+    }
+}
