@@ -2,6 +2,7 @@
 
 use crate::scenario::{at, lab};
 use nft_table::Family;
+use serde_json::json;
 use test_support::lab::{Load, Outcome, assert_even, cluster_ip, external_ip};
 use test_support::proxy::{Config, Proxy, endpoints, objects, service};
 
@@ -140,4 +141,65 @@ fn nothing_is_lost_while_other_services_come_and_go() {
         }
     });
     report.assert_no_loss();
+}
+
+/// A Service with so many endpoints that the first maps of slots are full; nobody ever asks for it.
+fn full() -> Vec<serde_json::Value> {
+    let slice = |number: u32| {
+        let endpoint = |index| {
+            let address = std::net::Ipv4Addr::from(0x0a80_0000 + number * 1000 + index);
+            json!({ "addresses": [address] })
+        };
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "namespace": "default",
+                "name": format!("full-{number}"),
+                "labels": { "kubernetes.io/service-name": "full" },
+            },
+            "addressType": "IPv4",
+            "ports": [{ "port": 8080 }],
+            "endpoints": (0..1000).map(endpoint).collect::<Vec<_>>(),
+        })
+    };
+    let service = service("full").only(Family::V4).cluster_ip(40).tcp(80);
+    service.into_iter().chain((0..33).map(slice)).collect()
+}
+
+#[test]
+fn a_full_map_of_slots_is_followed_by_another() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(full());
+    let web = || {
+        let web = service("web").cluster_ip(10).external_ip(7).tcp(80).node_port(30080);
+        web.spec("externalTrafficPolicy", "Local".into())
+    };
+    proxy.apply(web());
+    for pods in [&["a"][..], &["a", "b"], &["b"]] {
+        proxy.apply(endpoints("web").tcp().on(&lab, pods));
+        for family in Family::BOTH {
+            for target in [
+                at(cluster_ip(10, family), 80),
+                at(external_ip(7, family), 80),
+                at(lab.ip("node", family), 30080),
+            ] {
+                assert_even(&lab.from("client").spread(target, 40 * pods.len()), pods);
+            }
+        }
+        assert!(proxy.listing().contains("\tchain external-nodeport-local4.2-"));
+        assert_eq!(proxy.written_by_a_new_one(Config::default()), 0, "a restart moves nothing");
+    }
+    // It stays where it is, as long as it is.
+    proxy.delete(full());
+    proxy.tidy();
+    proxy.apply(endpoints("web").tcp().on(&lab, &["a"]));
+    let vip = at(cluster_ip(10, Family::V4), 80);
+    assert_eq!(lab.from("a").tcp(vip).endpoint(), "a");
+    proxy.delete(objects![web(), endpoints("web")]);
+    while proxy.has_unused() {
+        proxy.tidy();
+    }
+    assert!(!proxy.listing().contains("endpoints4"), "{}", proxy.listing());
 }

@@ -180,7 +180,7 @@ fn look_up_first(
             map,
         },
     ]);
-    let shared = Balancing::new(kind, plan.family, endpoints).to_string().into();
+    let shared = Balancing::new(kind, plan.family, plan.bank, endpoints).to_string().into();
     let fall_through = Rule::new(vec![Statement::Verdict(Verdict::Goto(shared))]);
     Chain::regular(balancing_chain(service, plan, kind), vec![look_up, fall_through])
 }

@@ -87,7 +87,7 @@ pub fn head(
     let key = || frontend_key(&planned.frontend).build();
     let (cluster, local) = (plan.cluster.len(), plan.local.len());
     let mut to = |kind, endpoints| match plan.affinity {
-        None => Verdict::Goto(names.get(Balancing::new(kind, plan.family, endpoints))),
+        None => Verdict::Goto(names.get(Balancing::new(kind, plan.family, plan.bank, endpoints))),
         Some(_) => Verdict::Goto(affinity::balancing_chain(service, plan, kind)),
     };
     let mut elements = Vec::new();
@@ -162,7 +162,7 @@ pub fn slots<'a>(
     plan: &'a PortPlan,
     planned: &PlannedFrontend,
 ) -> impl Iterator<Item = (SetName, &'a [Backend])> {
-    let [cluster, local] = slot_maps(&planned.frontend);
+    let [cluster, local] = slot_maps(&planned.frontend).map(|map| map.in_bank(plan.bank));
     let cluster = (cluster, &plan.cluster[..]);
     let local = (local, &plan.local[..]);
     let (cluster, local) = match planned.route {
@@ -180,7 +180,7 @@ pub fn slot_keys(frontend: &Frontend, slots: Range<usize>) -> impl Iterator<Item
     slots.map(move |slot| key.clone().slot(slot as u32).build())
 }
 
-/// The data maps that may hold slots of a frontend, cluster list first.
+/// The data maps that may hold slots of a frontend, cluster list first, in the first bank.
 pub fn slot_maps(frontend: &Frontend) -> [SetName; 2] {
     let places = Places::of(frontend);
     [places.cluster_slots, places.local_slots].map(|kind| SetName::new(kind, frontend.family()))

@@ -1,5 +1,6 @@
 //! What becomes of every frontend of a Service port.
 
+use super::layout::Bank;
 use super::select::{Backend, Selection, Wanted};
 use crate::model::{Protocol, Service, ServicePort};
 use ipnet::IpNet;
@@ -89,6 +90,8 @@ pub struct PortPlan {
     pub name: Arc<str>,
     pub protocol: Protocol,
     pub family: Family,
+    /// Where its slots are; it stays for as long as the port has frontends.
+    pub bank: Bank,
     pub frontends: Vec<PlannedFrontend>,
     /// Slots of the cluster list.
     pub cluster: Vec<Backend>,

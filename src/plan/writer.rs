@@ -169,7 +169,7 @@ impl Writer {
         if !std::mem::take(&mut self.rules_are_stale) {
             return;
         }
-        let sets = SetName::all().filter(|name| self.sets.get(*name).is_some()).collect();
+        let sets = self.sets.iter().map(|(name, _)| name).collect();
         let chains = self.chain_uses.keys().chain(&self.idle);
         let mut chains: Vec<Balancing> =
             chains.filter(|chain| chain.kind.follows_use()).copied().collect();
@@ -311,7 +311,9 @@ impl Writer {
         }
         for set in std::mem::take(&mut self.empty_slots) {
             let Some(id) = self.sets.get(set).filter(|_| self.is_empty(set)) else { continue };
-            if self.chain_uses.keys().any(|chain| chain.map() == Some(set)) {
+            // Chains that became idle just now go the next time.
+            let mut chains = self.chain_uses.keys().chain(&self.idle);
+            if chains.any(|chain| chain.map() == Some(set)) {
                 self.empty_slots.insert(set);
             } else {
                 self.remove_set(set, id);

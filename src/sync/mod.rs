@@ -56,6 +56,7 @@ use crate::plan::layout::{SetName, TABLE};
 use nft_table::Family;
 use pace::Pace;
 use prometheus::{IntCounter, IntGauge};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
@@ -101,7 +102,8 @@ pub fn run<K: Kernel>(kernel: K, options: Options, inputs: Receiver<Input>, obse
     let pace = Pace::new(options.min_sync_period, options.sync_period);
     let engine = Engine::new(kernel, options.settings, options.select_nodeports);
     let elements = &observers.metrics.kernel;
-    let gauges = SetName::all().map(|name| elements.elements(&name.nft())).collect();
+    let gauge = |name: SetName| (name, elements.elements(&name.nft()));
+    let gauges = SetName::all().map(gauge).collect();
     Loop { engine, pace, observers, gauges, complete: false, looked: Instant::now() }.run(&inputs);
 }
 
@@ -109,8 +111,8 @@ struct Loop<K> {
     engine: Engine<K>,
     pace: Pace,
     observers: Observers,
-    /// The size of every set and map that can be there, in the order of [`SetName::all`].
-    gauges: Vec<IntGauge>,
+    /// The size of every set and map that can be there.
+    gauges: BTreeMap<SetName, IntGauge>,
     /// The source has sent its first state.
     complete: bool,
     /// When it was last made sure that the table is there.
@@ -257,8 +259,8 @@ impl<K: Kernel> Loop<K> {
         metrics.objects.services.set(counts.services as i64);
         metrics.objects.endpoints.set(counts.endpoints as i64);
         metrics.objects.duplicate_frontends.set(counts.lost_frontends as i64);
-        for (gauge, (_, count)) in self.gauges.iter().zip(planner.element_counts()) {
-            gauge.set(count as i64);
+        for (name, count) in planner.element_counts() {
+            self.gauges[&name].set(count as i64);
         }
         for family in Family::BOTH {
             let counts = self.engine.effects().no_local_endpoints(family);

@@ -1,7 +1,8 @@
 //! The shared balancing chains: one for every kind, family and number of endpoints, used by all Services with
 //! that number.
 
-use super::{SetKind, SetName, digit};
+use super::sets::parse_bank;
+use super::{Bank, SetKind, SetName, digit};
 use crate::plan::pods::Pods;
 use nft_table::{Chain, Constant, Expression, Family, Rule, Statement, Verdict};
 use std::fmt;
@@ -94,31 +95,33 @@ impl Kind {
     }
 }
 
-/// A shared balancing chain: `cluster4-3`.
+/// A shared balancing chain: `cluster4-3`, or `cluster4.2-3` for slots in the second bank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Balancing {
     pub kind: Kind,
     pub family: Family,
+    /// Where their slots are.
+    pub bank: Bank,
     /// Number of endpoints, at least 1; 0 for the kinds that there is one of.
     pub endpoints: u32,
 }
 
 impl fmt::Display for Balancing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.kind.name(), digit(self.family))?;
+        write!(f, "{}{}{}", self.kind.name(), digit(self.family), self.bank)?;
         if self.endpoints > 0 { write!(f, "-{}", self.endpoints) } else { Ok(()) }
     }
 }
 
 impl Balancing {
-    pub fn new(kind: Kind, family: Family, endpoints: usize) -> Balancing {
+    pub fn new(kind: Kind, family: Family, bank: Bank, endpoints: usize) -> Balancing {
         let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX);
-        Balancing { kind, family, endpoints }
+        Balancing { kind, family, bank, endpoints }
     }
 
     /// The chain of a kind that there is once per family.
     pub const fn single(kind: Kind, family: Family) -> Balancing {
-        Balancing { kind, family, endpoints: 0 }
+        Balancing { kind, family, bank: Bank(0), endpoints: 0 }
     }
 
     /// Reads a chain name back.
@@ -132,11 +135,12 @@ impl Balancing {
             return Some(Balancing::single(kind, family));
         }
         let (kind, endpoints) = name.rsplit_once('-')?;
+        let (kind, bank) = parse_bank(kind)?;
         let (kind, family) = of(kind).filter(|(kind, _)| !kind.is_single())?;
         // As it is written: neither "+3" nor "03", and no 0.
         let is_number = endpoints.starts_with(|digit: char| matches!(digit, '1'..='9'));
         let endpoints = is_number.then(|| endpoints.parse().ok())??;
-        Some(Balancing { kind, family, endpoints })
+        Some(Balancing { kind, family, bank, endpoints })
     }
 
     /// The chain that others than pods and the node go on to.
@@ -154,7 +158,7 @@ impl Balancing {
     /// The map that its rules look into, where they do.
     pub fn map(self) -> Option<SetName> {
         let looks = !self.kind.is_single() && self.kind.next().is_none();
-        looks.then(|| SetName::new(self.kind.map(), self.family))
+        looks.then(|| SetName::new(self.kind.map(), self.family).in_bank(self.bank))
     }
 
     /// The chain with its rules.
@@ -183,7 +187,7 @@ impl Balancing {
 
     fn dnat(self, modulus: u32) -> Rule {
         let family = self.family;
-        let map = SetName::new(self.kind.map(), family);
+        let map = SetName::new(self.kind.map(), family).in_bank(self.bank);
         let dnat = Statement::Dnat { family, key: map.slot_key(modulus), map: map.nft() };
         match self.kind {
             Kind::Cluster | Kind::Local => Rule::new(vec![dnat]),
@@ -229,18 +233,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_read_back(kind in 0..6usize, v6: bool, endpoints in 1..u32::MAX) {
+        fn names_are_read_back(
+            kind in 0..6usize, v6: bool, bank: u16, endpoints in 1..u32::MAX
+        ) {
             let family = Family::BOTH[usize::from(v6)];
-            let chain = Balancing { kind: Kind::ALL[kind], family, endpoints };
+            let chain = Balancing { kind: Kind::ALL[kind], family, bank: Bank(bank), endpoints };
             prop_assert_eq!(Balancing::parse(&chain.to_string()), Some(chain));
         }
     }
 
     #[test]
     fn other_names_are_not() {
-        for name in
-            ["cluster4-0", "cluster4-03", "cluster4-+3", "cluster-3", "external-none4-1", "x4-1"]
-        {
+        for name in [
+            "cluster4-0",
+            "cluster4-03",
+            "cluster4-+3",
+            "cluster-3",
+            "external-none4-1",
+            "x4-1",
+            "cluster4.1-3",
+            "external-none4.2",
+        ] {
             assert_eq!(Balancing::parse(name), None, "{name}");
         }
         let none = Balancing::single(Kind::ExternalNone, Family::V6);

@@ -2,6 +2,7 @@
 
 use super::{digit, nodeport_key, vip_key};
 use nft_table::{DataType, Expression, Family, Set, SetData, SetFlags, SetId};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a set or map is for.
@@ -140,25 +141,58 @@ pub enum KeyStart {
     Other,
 }
 
+/// Which of the maps of slots the endpoints of a Service port are in. The kernel looks at all elements of a
+/// map when a chain begins to look into it, when it is deleted and for every piece of a dump, so maps of slots
+/// are kept small: when one is full the next one comes into use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Bank(pub u16);
+
+impl Bank {
+    /// Slots of a bank, over all maps of a family, from which on no Service port is added to it.
+    pub const FULL: usize = 32_768;
+}
+
+impl fmt::Display for Bank {
+    /// Nothing for the first one, `.2` for the second.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(f, ".{}", u32::from(self.0) + 1) }
+    }
+}
+
 /// A set or map of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetName {
     pub kind: SetKind,
     pub family: Family,
+    /// The first one for all but maps of slots.
+    pub bank: Bank,
 }
 
 impl fmt::Display for SetName {
+    /// `service-ips4`, `cluster-endpoints4.2`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.kind.name(), digit(self.family))
+        write!(f, "{}{}{}", self.kind.name(), digit(self.family), self.bank)
     }
 }
 
 impl SetName {
     pub const fn new(kind: SetKind, family: Family) -> SetName {
-        SetName { kind, family }
+        SetName { kind, family, bank: Bank(0) }
     }
 
-    /// All sets and maps that there can be.
+    /// The map of another bank.
+    pub const fn in_bank(self, bank: Bank) -> SetName {
+        SetName { bank, ..self }
+    }
+
+    /// Reads a name back.
+    pub fn parse(name: &str) -> Option<SetName> {
+        let (first, bank) = parse_bank(name)?;
+        let set = SetName::all().find(|set| set.to_string() == first)?;
+        (bank == Bank(0) || SetKind::SLOTS.contains(&set.kind)).then_some(set.in_bank(bank))
+    }
+
+    /// All sets and maps that there can be, of the first bank.
     pub fn all() -> impl Iterator<Item = SetName> {
         Family::BOTH
             .into_iter()
@@ -232,6 +266,7 @@ impl SetName {
         vec![Expression::DestinationAddress(self.family), Expression::DestinationPort]
     }
 
+    /// Its place among those of the first bank.
     const fn index(self) -> usize {
         2 * self.kind as usize + self.family as usize
     }
@@ -245,28 +280,72 @@ pub const fn address_type(family: Family) -> DataType {
     }
 }
 
+/// Reads the bank off the end of a name: what stands before it, and the bank.
+pub(super) fn parse_bank(name: &str) -> Option<(&str, Bank)> {
+    let Some((first, number)) = name.split_once('.') else { return Some((name, Bank(0))) };
+    // As it is written: neither "+2" nor "02", and no 1.
+    let number: u16 = number.parse().ok().filter(|n: &u16| *n > 1 && n.to_string() == number)?;
+    Some((first, Bank(number - 1)))
+}
+
 /// Which sets are there.
 #[derive(Clone, Debug)]
-pub struct Sets([Option<SetId>; 2 * SetKind::ALL.len()]);
+pub struct Sets {
+    /// Those of the first bank, which nearly every element is asked for.
+    first: [Option<SetId>; 2 * SetKind::ALL.len()],
+    others: BTreeMap<SetName, SetId>,
+}
 
 impl Default for Sets {
     fn default() -> Sets {
-        Sets([None; 2 * SetKind::ALL.len()])
+        Sets { first: [None; 2 * SetKind::ALL.len()], others: BTreeMap::new() }
     }
 }
 
 impl Sets {
     /// The set in the table, where it is there.
     pub fn get(&self, name: SetName) -> Option<SetId> {
-        self.0[name.index()]
+        if name.bank == Bank(0) {
+            self.first[name.index()]
+        } else {
+            self.others.get(&name).copied()
+        }
     }
 
     pub fn put(&mut self, name: SetName, id: Option<SetId>) {
-        self.0[name.index()] = id;
+        match id {
+            _ if name.bank == Bank(0) => self.first[name.index()] = id,
+            Some(id) => drop(self.others.insert(name, id)),
+            None => drop(self.others.remove(&name)),
+        }
+    }
+
+    /// All that are there.
+    pub fn iter(&self) -> impl Iterator<Item = (SetName, SetId)> {
+        let first = SetName::all().filter_map(|name| self.get(name).map(|id| (name, id)));
+        first.chain(self.others.iter().map(|(name, id)| (*name, *id)))
     }
 
     /// The name of a set in the table.
     pub fn name_of(&self, id: SetId) -> Option<SetName> {
-        SetName::all().find(|name| self.get(*name) == Some(id))
+        self.iter().find(|(_, there)| *there == id).map(|(name, _)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for name in SetName::all() {
+            assert_eq!(SetName::parse(&name.to_string()), Some(name));
+        }
+        let second = SetName::new(SetKind::ClusterEndpoints, Family::V4).in_bank(Bank(1));
+        assert_eq!(second.to_string(), "cluster-endpoints4.2");
+        assert_eq!(SetName::parse("cluster-endpoints4.2"), Some(second));
+        for name in ["cluster-endpoints4.1", "cluster-endpoints4.02", "service-ips4.2", "other4"] {
+            assert_eq!(SetName::parse(name), None, "{name}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Keeps the table in step with Services, endpoints and the node, and redoes only what changed.
 
+mod banks;
 mod owners;
 mod seeds;
 mod settle;
@@ -7,11 +8,12 @@ mod write;
 
 use super::claims::{Claims, Rank};
 use super::effects::Effects;
-use super::layout::{SetKind, SetName};
+use super::layout::{Bank, SetKind, SetName};
 use super::pods::Pods;
 use super::writer::{ChainNames, Writer};
 use super::{Backend, Frontend, Here, PortPlan, Settings, elements};
 use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
+use banks::Banks;
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use nft_table::Family;
@@ -106,6 +108,7 @@ pub struct Planner {
     service_cidrs: BTreeMap<Arc<str>, Vec<IpNet>>,
     /// What NodePorts answer on.
     nodeport_networks: Vec<IpNet>,
+    banks: Banks,
     claims: Claims,
     changed: HashSet<ObjectName>,
     seeds: Seeds,
@@ -130,6 +133,7 @@ impl Planner {
             slices: HashMap::new(),
             service_cidrs: BTreeMap::new(),
             nodeport_networks: Vec::new(),
+            banks: Banks::default(),
             claims: Claims::default(),
             changed: HashSet::new(),
             seeds: HashMap::new(),
@@ -150,11 +154,13 @@ impl Planner {
         &mut self.writer.table
     }
 
-    /// How many elements every set and map that there can be has.
-    pub fn element_counts(&self) -> impl Iterator<Item = (SetName, usize)> {
-        SetName::all().map(|name| {
-            (name, self.writer.sets().get(name).map_or(0, |id| self.writer.table.len(id)))
-        })
+    /// How many elements every set and map that there can be has, those of all banks together.
+    pub fn element_counts(&self) -> BTreeMap<SetName, usize> {
+        let mut counts: BTreeMap<SetName, usize> = SetName::all().map(|name| (name, 0)).collect();
+        for (name, id) in self.writer.sets().iter() {
+            *counts.entry(name.in_bank(Bank(0))).or_default() += self.writer.table.len(id);
+        }
+        counts
     }
 
     /// This node's object, as last seen.
@@ -270,6 +276,7 @@ impl Planner {
             let entry = self.services.get_mut(name);
             let old = entry.map(|entry| std::mem::take(&mut entry.plans)).unwrap_or_default();
             for port in &old {
+                self.banks.leave(port);
                 let new = plans.iter().find(|new| is_same_port(port, new));
                 self.take_away(name, port, new);
             }

@@ -15,7 +15,7 @@ impl Planner {
     }
 
     fn frontend_of(&self, set: SetId, key: &Key) -> Option<Frontend> {
-        let SetName { kind, family } = self.writer.sets().name_of(set)?;
+        let SetName { kind, family, .. } = self.writer.sets().name_of(set)?;
         let bytes = &key.0[..];
         let (address, rest) = match kind.key() {
             KeyStart::Address => {

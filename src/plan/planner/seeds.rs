@@ -1,22 +1,30 @@
 //! What an earlier run left in the kernel: where its backends stand, so that a restart moves none.
 
 use super::Planner;
-use crate::plan::layout::{Balancing, SetKind, SetName};
+use crate::plan::layout::{Balancing, Bank, SetKind, SetName};
 use crate::plan::pods::Pods;
 use crate::plan::{Backend, PlannedFrontend, elements};
 use hashbrown::HashMap;
 use nft_table::{Data, Key, Snapshot, Value};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The backends of a frontend in the kernel, by slot.
-pub(super) type Seeds = HashMap<(SetName, Key), Vec<Option<Backend>>>;
+/// What the kernel has of a frontend, by a map of slots in the first bank.
+pub(super) type Seeds = HashMap<(SetName, Key), Seed>;
+
+/// The backends of a frontend by slot, and the bank that they are in.
+#[derive(Debug)]
+pub(super) struct Seed {
+    bank: Bank,
+    slots: Vec<Option<Backend>>,
+}
 
 impl Planner {
     /// Learns from what an earlier run left in the kernel, before the first [`Planner::plan`]: which
     /// backend stands in which slot, and shared chains. So a restart changes nothing.
     pub fn seed(&mut self, snapshot: &Snapshot) {
-        for set in SetName::all().filter(|name| SetKind::SLOTS.contains(&name.kind)) {
-            let Some(there) = snapshot.sets.get(&*set.nft()) else { continue };
+        for (name, there) in &snapshot.sets {
+            let set = SetName::parse(name).filter(|set| SetKind::SLOTS.contains(&set.kind));
+            let Some(set) = set else { continue };
             if there.set.as_ref() == Some(&set.declaration()) {
                 there.elements.iter().for_each(|(key, value)| {
                     seed_slot(&mut self.seeds, set, key, value);
@@ -53,28 +61,36 @@ fn seed_slot(seeds: &mut Seeds, set: SetName, key: &Key, value: &Value) {
     if slot >= 1 << 16 {
         return;
     }
-    let slots = seeds.entry((set, Key(frontend.into()))).or_default();
+    let first = (set.in_bank(Bank(0)), Key(frontend.into()));
+    let seed = seeds.entry(first).or_insert_with(|| Seed { bank: set.bank, slots: Vec::new() });
+    // A frontend has its slots in one bank.
+    if seed.bank != set.bank {
+        return;
+    }
+    let slots = &mut seed.slots;
     if slots.len() <= slot {
         slots.resize(slot + 1, None);
     }
     slots[slot] = Some(backend);
 }
 
-/// The slots of the first frontend that the kernel has, cluster list and local list.
-pub(super) fn seeded(seeds: &Seeds, frontends: &[PlannedFrontend]) -> [Vec<Backend>; 2] {
+/// The slots of the first frontend that the kernel has, cluster list and local list, and their bank.
+pub(super) fn seeded(
+    seeds: &Seeds,
+    frontends: &[PlannedFrontend],
+) -> ([Vec<Backend>; 2], Option<Bank>) {
     if seeds.is_empty() {
-        return [Vec::new(), Vec::new()];
+        return ([Vec::new(), Vec::new()], None);
     }
-    [0, 1].map(|list| {
-        frontends
-            .iter()
-            .find_map(|planned| {
-                let key = elements::frontend_key(&planned.frontend).build();
-                seeds.get(&(elements::slot_maps(&planned.frontend)[list], key))
-            })
-            .map(|slots| slots.iter().copied().flatten().collect())
-            .unwrap_or_default()
-    })
+    let found = [0, 1].map(|list| {
+        frontends.iter().find_map(|planned| {
+            let key = elements::frontend_key(&planned.frontend).build();
+            seeds.get(&(elements::slot_maps(&planned.frontend)[list], key))
+        })
+    });
+    let bank = found.iter().flatten().map(|seed| seed.bank).next();
+    let slots = |seed: &Seed| seed.slots.iter().copied().flatten().collect();
+    (found.map(|seed| seed.map(slots).unwrap_or_default()), bank)
 }
 
 /// An address in network order.

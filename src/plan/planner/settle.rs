@@ -81,12 +81,13 @@ impl Planner {
                             && plan.protocol == port.protocol
                             && plan.name == port.name
                     });
-                    let [cluster, local] = match before {
-                        Some(plan) => [plan.cluster.clone(), plan.local.clone()],
+                    let ([cluster, local], bank) = match before {
+                        Some(plan) => ([plan.cluster.clone(), plan.local.clone()], Some(plan.bank)),
                         None => seeded(&self.seeds, &frontends),
                     };
                     let is_udp = port.protocol == Protocol::Udp;
-                    plans.push(PortPlan {
+                    let plan = PortPlan {
+                        bank: bank.unwrap_or_else(|| self.banks.with_room(family)),
                         name: port.name.clone(),
                         protocol: port.protocol,
                         family,
@@ -96,7 +97,9 @@ impl Planner {
                         affinity: service.affinity,
                         serving: if is_udp { selection.serving } else { Vec::new() },
                         frontends,
-                    });
+                    };
+                    self.banks.enter(&plan);
+                    plans.push(plan);
                 }
             }
         }

@@ -121,6 +121,11 @@ impl<'l> Proxy<'l> {
         self.engine.planner().table()
     }
 
+    /// Whether there is something that nothing leads to.
+    pub fn has_unused(&self) -> bool {
+        self.engine.has_unused()
+    }
+
     /// Deletes what nothing leads to any more, as the sync thread does when it is idle.
     pub fn tidy(&mut self) {
         if self.engine.has_unused() {
