@@ -4,7 +4,7 @@ use crate::config::{Config, Source};
 use crate::kernel::nft::{Kernel, Nft};
 use crate::kernel::sysctl::{ConntrackSettings, Sysctl, conntrack_max};
 use crate::kernel::{conntrack, leftovers};
-use crate::plan::layout::TABLE;
+use crate::plan::layout::{INTERIM, TABLE};
 use anyhow::{Context, bail};
 use nft_table::{Operation, Transaction};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -70,9 +70,11 @@ fn raise_open_files() {
 /// nftables.
 pub fn cleanup() -> anyhow::Result<()> {
     let mut kernel = Nft::open().context("cannot reach nftables")?;
-    if kernel.snapshot(TABLE)?.is_some() {
-        kernel.commit(&Transaction { table: TABLE, operations: vec![Operation::DeleteTable] })?;
-        tracing::info!("deleted table inet {TABLE}");
+    for table in [TABLE, INTERIM] {
+        if kernel.has_table(table)? {
+            kernel.commit(&Transaction { table, operations: vec![Operation::DeleteTable] })?;
+            tracing::info!("deleted table inet {table}");
+        }
     }
     remove_leftovers()
 }

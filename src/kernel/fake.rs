@@ -120,6 +120,14 @@ impl Kernel for FakeKernel {
         Ok(Some(snapshot))
     }
 
+    fn declarations(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
+        let mut snapshot = self.snapshot(table)?;
+        for set in snapshot.iter_mut().flat_map(|snapshot| snapshot.sets.values_mut()) {
+            set.elements = Vec::new();
+        }
+        Ok(snapshot)
+    }
+
     fn has_table(&mut self, table: &str) -> Result<bool, Error> {
         Ok(self.tables.contains_key(table))
     }

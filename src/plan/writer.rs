@@ -83,6 +83,13 @@ impl Writer {
         }
     }
 
+    /// Refuses nobody for now, or does so again.
+    pub fn hold_refusals(&mut self, hold: bool) {
+        self.rules_are_stale |= self.uses.hold_refusals != hold;
+        self.uses.hold_refusals = hold;
+        self.write_rules();
+    }
+
     /// The set of a name; added if it is not there.
     fn set(&mut self, name: SetName) -> SetId {
         if let Some(id) = self.sets.get(name) {
@@ -178,6 +185,7 @@ impl Writer {
             chains,
             pods: std::mem::take(&mut self.uses.pods),
             masquerade_all: self.uses.masquerade_all,
+            hold_refusals: self.uses.hold_refusals,
             sets,
         };
         let chains = layout::chains(&self.uses);

@@ -10,16 +10,17 @@
 
 use super::SelectNodePorts;
 use super::quarantine::Quarantine;
+use super::replacement;
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection, nodeport_networks};
 use crate::kernel::nft::{Error, Kernel};
 use crate::memory;
 use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::layout::TABLE;
-use crate::plan::{Backend, Effects, Notice, Planner, Settings};
+use crate::plan::{Backend, Effects, Notice, Planner, Settings, is_this_layout};
 use hashbrown::HashSet;
 use nft_table::Family;
-use nft_table::{Key, Operation, SetId, Value, text};
+use nft_table::{Key, Operation, SetId, Snapshot, Value, text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +56,8 @@ pub struct Engine<K> {
     in_step: bool,
     /// There was a successful sync.
     running: bool,
+    /// There may be a table beside, from the replacement of another one.
+    has_interim: bool,
     /// Services that changed since the last successful sync.
     suspects: Vec<ObjectName>,
     triggers: Vec<(Family, i64)>,
@@ -72,6 +75,8 @@ impl<K: Kernel> Engine<K> {
             quarantine: Quarantine::default(),
             in_step: false,
             running: false,
+            // A run that was killed may have left it.
+            has_interim: true,
             suspects: Vec::new(),
             triggers: Vec::new(),
             purges: BTreeMap::new(),
@@ -169,13 +174,20 @@ impl<K: Kernel> Engine<K> {
     /// Writes the difference to what the kernel has; returns how much it was.
     fn write(&mut self) -> Result<usize, Error> {
         self.purges.append(&mut self.planner.take_purges());
-        let forgotten = self.write_once()?;
+        // A table that comes in stages refuses nobody before it is complete.
+        self.planner.hold_refusals(self.planner.table().changes().is_staged());
+        let mut written = self.write_once()?;
+        self.planner.hold_refusals(false);
+        written += self.write_once()?;
         if !self.purges.is_empty() {
             // A connection that was on its way may have been remembered meanwhile.
             self.write_once()?;
             self.purges.clear();
         }
-        Ok(forgotten)
+        if std::mem::take(&mut self.has_interim) {
+            replacement::delete_interim(&mut self.kernel)?;
+        }
+        Ok(written)
     }
 
     fn write_once(&mut self) -> Result<usize, Error> {
@@ -224,6 +236,13 @@ impl<K: Kernel> Engine<K> {
 
     /// Finds out what the kernel has. Says why the table has to be written from nothing, if so.
     fn read_kernel(&mut self) -> Result<Option<Rebuild>, Error> {
+        let declared = self.kernel.declarations(TABLE)?;
+        if let Some(old) = declared.filter(|there| !is_this_layout(there)) {
+            self.planner.plan();
+            self.replace(&old);
+            self.in_step = true;
+            return Ok(Some(Rebuild::Layout));
+        }
         let snapshot = self.kernel.snapshot(TABLE)?;
         if let Some(snapshot) = &snapshot
             && !self.running
@@ -241,6 +260,21 @@ impl<K: Kernel> Engine<K> {
             (false, false, true) => Some(Rebuild::Drift),
             (false, true, _) => None,
         })
+    }
+
+    /// Makes room for the table where there is one of another layout.
+    fn replace(&mut self, old: &Snapshot) {
+        self.planner.table_mut().adopt(None);
+        self.planner.hold_refusals(true);
+        let whole = self.planner.table().changes();
+        match replacement::make_room(&mut self.kernel, old, &whole) {
+            Ok(()) => self.has_interim = true,
+            Err(error) => {
+                tracing::warn!("the table is replaced in one transaction: {error}");
+                let other = Snapshot { is_foreign: true, ..Snapshot::default() };
+                self.planner.table_mut().adopt(Some(other));
+            }
+        }
     }
 
     fn recover(&mut self, first: Error, committed: &mut Committed) -> Result<usize, Error> {

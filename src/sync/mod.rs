@@ -41,6 +41,7 @@ mod engine;
 mod follow_up;
 mod pace;
 mod quarantine;
+mod replacement;
 
 pub use engine::{Committed, Engine};
 pub use follow_up::FollowUp;

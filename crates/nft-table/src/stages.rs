@@ -14,6 +14,13 @@ use super::{Operation, SetData, Transaction};
 const FIRST: usize = 4096;
 
 impl<'a> Transaction<'a> {
+    /// Whether [`Transaction::stages`] splits it: it makes a table that is not there, a large one.
+    pub fn is_staged(&self) -> bool {
+        self.operations.first() == Some(&Operation::AddTable)
+            && !self.operations.contains(&Operation::DeleteTable)
+            && self.len() > FIRST
+    }
+
     /// Splits a transaction that makes a table which is not there into transactions to be committed one
     /// after the other; any other stays whole.
     pub fn stages(&self) -> Vec<Transaction<'a>> {

@@ -27,6 +27,9 @@ pub trait Kernel {
     /// What the kernel has of a table; None if it has no such table.
     fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error>;
 
+    /// The same without elements, which takes no time however many there are.
+    fn declarations(&mut self, table: &str) -> Result<Option<Snapshot>, Error>;
+
     /// Whether there is a table of this name in family inet.
     fn has_table(&mut self, table: &str) -> Result<bool, Error>;
 
@@ -157,7 +160,11 @@ impl Kernel for Nft {
     }
 
     fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
-        self.consistent(|nft| nft.read_table(table))
+        self.consistent(|nft| nft.read_table(table, true))
+    }
+
+    fn declarations(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
+        self.consistent(|nft| nft.read_table(table, false))
     }
 
     fn has_table(&mut self, table: &str) -> Result<bool, Error> {

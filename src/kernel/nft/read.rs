@@ -39,8 +39,12 @@ impl Nft {
         retry(TRIES, attempt)?.ok_or(Error::Interrupted)
     }
 
-    /// What the kernel has of a table.
-    pub(super) fn read_table(&mut self, name: &str) -> Result<Option<Snapshot>, Error> {
+    /// What the kernel has of a table, with the elements of its sets or without.
+    pub(super) fn read_table(
+        &mut self,
+        name: &str,
+        with_elements: bool,
+    ) -> Result<Option<Snapshot>, Error> {
         let Some(flags) = self.read_table_flags(name)? else { return Ok(None) };
         let is_dormant = flags & table::DORMANT != 0;
         let mut snapshot = Snapshot { is_foreign: is_dormant, ..Snapshot::default() };
@@ -52,6 +56,7 @@ impl Nft {
                 continue;
             }
             let elements = match &set {
+                _ if !with_elements => Vec::new(),
                 Some(set) if set.flags.interval => self.read_elements(name, set)?,
                 Some(set) if !set.flags.dynamic => self.read_hash(name, set, count)?,
                 _ => Vec::new(),

@@ -16,7 +16,7 @@ mod sets;
 pub use balancing::{Balancing, Kind, external_rules};
 pub use rules::{
     MASQUERADE_ALWAYS, MASQUERADE_FROM_NODE, REJECT, REJECTED_AT_LOCALHOST, Uses, chains,
-    localhost_chain,
+    is_base_chain, localhost_chain,
 };
 pub use sets::{Bank, KeyStart, SetKind, SetName, Sets, address_type};
 
@@ -24,6 +24,9 @@ use nft_table::{Expression, Family};
 
 /// Name of the table, in family inet.
 pub const TABLE: &str = "kube-proxy";
+
+/// Name of the table that serves while one of another layout is replaced.
+pub const INTERIM: &str = "kube-proxy-interim";
 
 /// The digit that the names of a family's chains, sets and maps have.
 const fn digit(family: Family) -> char {

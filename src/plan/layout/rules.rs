@@ -36,12 +36,30 @@ pub struct Uses {
     pub pods: Pods,
     /// Masquerade every flow to a ClusterIP.
     pub masquerade_all: bool,
+    /// Refuse nobody for now: the table is not complete yet, so that who is not found may well be served.
+    pub hold_refusals: bool,
 }
 
 impl Uses {
     fn has(&self, kind: SetKind, family: Family) -> bool {
         self.sets.contains(&SetName::new(kind, family))
     }
+}
+
+/// The chains at hooks, all that there can be: name and hook.
+const NAT_PREROUTING: (&str, BaseChain) = nat("nat-prerouting", Hook::Prerouting, -100);
+const NAT_OUTPUT: (&str, BaseChain) = nat("nat-output", Hook::Output, -100);
+const NAT_INPUT: (&str, BaseChain) = nat("nat-input", Hook::Input, 100);
+const NAT_POSTROUTING: (&str, BaseChain) = nat("nat-postrouting", Hook::Postrouting, 100);
+
+const fn nat(name: &str, hook: Hook, priority: i32) -> (&str, BaseChain) {
+    (name, BaseChain { chain_type: ChainType::Nat, hook, priority })
+}
+
+/// Whether a chain of this name at a hook is one of this layout.
+pub fn is_base_chain(name: &str, base: &BaseChain) -> bool {
+    let known = [NAT_PREROUTING, NAT_OUTPUT, NAT_INPUT, NAT_POSTROUTING];
+    known.iter().any(|(known, there)| *known == name && there == base)
 }
 
 /// All chains that there should be.
@@ -78,27 +96,15 @@ pub fn chains(uses: &Uses) -> Vec<Chain> {
         }
     }
     let both = Family::BOTH.map(|family| Rules { uses, family });
-    let hook = |name: &str, hook, priority, rules: Vec<Rule>| {
-        Chain::base(name, BaseChain { chain_type: ChainType::Nat, hook, priority }, rules)
-    };
-    chains.push(hook(
-        "nat-prerouting",
-        Hook::Prerouting,
-        -100,
-        both.iter().flat_map(Rules::prerouting).collect(),
-    ));
-    chains.push(hook(
-        "nat-output",
-        Hook::Output,
-        -100,
-        both.iter().flat_map(Rules::output).collect(),
-    ));
+    let at = |(name, base): (&str, BaseChain), rules: Vec<Rule>| Chain::base(name, base, rules);
+    chains.push(at(NAT_PREROUTING, both.iter().flat_map(Rules::prerouting).collect()));
+    chains.push(at(NAT_OUTPUT, both.iter().flat_map(Rules::output).collect()));
     // This rule is always there, and with it an expression that has the kernel track connections.
     let not_translated = || vec![not_translated()];
     let remember: Vec<Rule> = both.iter().flat_map(Rules::remember).collect();
     if !remember.is_empty() {
         let rules = [not_translated(), remember.clone()].concat();
-        chains.push(hook("nat-input", Hook::Input, 100, rules));
+        chains.push(at(NAT_INPUT, rules));
     }
     let rules = [
         not_translated(),
@@ -106,7 +112,7 @@ pub fn chains(uses: &Uses) -> Vec<Chain> {
         both.iter().flat_map(Rules::to_cluster_ip).collect(),
         both.iter().flat_map(Rules::to_masquerading).collect(),
     ];
-    chains.push(hook("nat-postrouting", Hook::Postrouting, 100, rules.concat()));
+    chains.push(at(NAT_POSTROUTING, rules.concat()));
     chains
 }
 
@@ -298,7 +304,7 @@ impl Rules<'_> {
     fn nobody(&self) -> impl Iterator<Item = (SetKind, Statement)> {
         [(SetKind::ClusterIps, goto(REJECT)), (SetKind::ServiceCidrs, verdict(Verdict::Drop))]
             .into_iter()
-            .filter(|(kind, _)| self.has(*kind))
+            .filter(|(kind, _)| self.has(*kind) && !self.uses.hold_refusals)
     }
 
     /// Where pods and the node find a Service with external policy Local once more.

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use nft_table::Family;
 use nft_table::Table;
 use seeds::Seeds;
+pub use seeds::is_this_layout;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -300,6 +301,12 @@ impl Planner {
         self.seeds = HashMap::new();
         self.write_nodeport_networks();
         self.writer.write_rules();
+    }
+
+    /// Refuses no connections for now, or does so again: while a table is being written, who is not found in
+    /// it may well be served.
+    pub fn hold_refusals(&mut self, hold: bool) {
+        self.writer.hold_refusals(hold);
     }
 
     /// What the operator should know since the last call.

@@ -1,12 +1,14 @@
 //! What an earlier run left in the kernel: where its backends stand, so that a restart moves none.
 
 use super::Planner;
-use crate::plan::layout::{Balancing, Bank, SetKind, SetName};
+use crate::plan::layout::{Balancing, Bank, SetKind, SetName, is_base_chain};
 use crate::plan::pods::Pods;
 use crate::plan::{Backend, PlannedFrontend, elements};
 use hashbrown::HashMap;
-use nft_table::{Data, Key, Snapshot, Value};
+use nft_table::netlink::SnapshotChain;
+use nft_table::{Data, Key, Snapshot, SnapshotSet, Value};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 /// What the kernel has of a frontend, by a map of slots in the first bank.
 pub(super) type Seeds = HashMap<(SetName, Key), Seed>;
@@ -16,6 +18,18 @@ pub(super) type Seeds = HashMap<(SetName, Key), Seed>;
 pub(super) struct Seed {
     bank: Bank,
     slots: Vec<Option<Backend>>,
+}
+
+/// Whether what the kernel has is declared as this layout would do it, so that it can become what is planned
+/// piece by piece.
+pub fn is_this_layout(there: &Snapshot) -> bool {
+    let fits = |(name, set): (&Arc<str>, &SnapshotSet)| {
+        SetName::parse(name).is_none_or(|known| set.set.as_ref() == Some(&known.declaration()))
+    };
+    let is_known = |(name, chain): (&Arc<str>, &SnapshotChain)| {
+        chain.base.as_ref().is_none_or(|base| is_base_chain(name, base))
+    };
+    !there.is_foreign && there.sets.iter().all(fits) && there.chains.iter().all(is_known)
 }
 
 impl Planner {
