@@ -8,6 +8,7 @@ use super::{Backend, Frontend, PlannedFrontend, PortPlan, Route};
 use crate::model::{ObjectName, Protocol};
 use ipnet::IpNet;
 use nft_table::{Family, Key, KeyBuilder, Value, Verdict};
+use std::net::IpAddr;
 use std::ops::Range;
 
 /// The most bytes that nft shows of a comment (`NFTNL_UDATA_COMMENT_MAXLEN` in libnftnl).
@@ -184,6 +185,26 @@ pub fn slot_keys(frontend: &Frontend, slots: Range<usize>) -> impl Iterator<Item
 pub fn slot_maps(frontend: &Frontend) -> [SetName; 2] {
     let places = Places::of(frontend);
     [places.cluster_slots, places.local_slots].map(|kind| SetName::new(kind, frontend.family()))
+}
+
+/// Whether a network is so small that its addresses are better listed one by one: a set of addresses is
+/// looked up faster than one of networks, and neighbours among a machine's addresses look like a network.
+pub fn is_few_addresses(network: &IpNet) -> bool {
+    network.max_prefix_len() - network.prefix_len() <= 6
+}
+
+/// The addresses of a family in such networks as elements of a set.
+pub fn addresses<'a>(
+    networks: impl Iterator<Item = &'a IpNet>,
+    family: Family,
+) -> Vec<(Key, Value)> {
+    let all = |network: &IpNet| -> Vec<IpAddr> {
+        let subnets = network.subnets(network.max_prefix_len()).into_iter().flatten();
+        subnets.map(|host| host.addr()).collect()
+    };
+    let of_family = networks.filter(|network| Family::of(&network.addr()) == family);
+    let addresses = of_family.flat_map(all);
+    addresses.map(|address| (Key::builder().address(address).build(), Value::Member)).collect()
 }
 
 /// The networks of a family as elements of an interval set. Overlaps are merged, for the kernel refuses them.

@@ -19,7 +19,7 @@ use nft_table::{
 pub const REJECT: &str = "reject-connection";
 /// Gives the node's address to every packet.
 pub const MASQUERADE_ALWAYS: &str = "masquerade-always";
-/// Gives the node's address as it leaves by an interface to what the node itself has sent.
+/// Gives the node's address to what the node itself has sent, and to endpoints that reach themselves.
 pub const MASQUERADE_FROM_NODE: &str = "masquerade-from-node";
 
 /// Protocols that a Service port can have. The match must stand before `ct original proto-dst` for
@@ -69,8 +69,10 @@ pub fn chains(uses: &Uses) -> Vec<Chain> {
     let is_external = |family| external.iter().any(|kind| uses.has(*kind, family));
     if Family::BOTH.into_iter().any(is_external) {
         chains.push(Chain::regular(MASQUERADE_ALWAYS, vec![rule([Statement::Masquerade])]));
+        let hairpin = Family::BOTH.into_iter().flat_map(|family| Rules { uses, family }.hairpin());
         let from_node = rule([source_is_local(), Statement::Masquerade]);
-        chains.push(Chain::regular(MASQUERADE_FROM_NODE, vec![from_node]));
+        let rules = hairpin.chain([from_node]).collect();
+        chains.push(Chain::regular(MASQUERADE_FROM_NODE, rules));
     }
     for family in Family::BOTH {
         let of_family = Rules { uses, family };
@@ -293,11 +295,15 @@ impl Rules<'_> {
     }
 
     fn nodeports(&self, map: SetKind) -> Vec<Rule> {
-        if !self.has(SetKind::NodeportIps) || !self.has(map) {
-            return Vec::new();
-        }
-        let to_node = self.in_set(self.daddr(), SetKind::NodeportIps);
-        vec![rule([to_node, self.vmap(nodeport_key(), map)])]
+        let in_use = self.has(map);
+        let to_node = self.to_node(self.daddr()).filter(|_| in_use);
+        to_node.map(|to_node| rule([to_node, self.vmap(nodeport_key(), map)])).collect()
+    }
+
+    /// Matches what goes to an address of NodePorts, for each of the sets that those are in.
+    fn to_node(&self, daddr: Vec<Expression>) -> impl Iterator<Item = Statement> {
+        let sets = [SetKind::NodeportIps, SetKind::NodeportNetworks].into_iter();
+        sets.filter(|kind| self.has(*kind)).map(move |kind| self.in_set(daddr.clone(), kind))
     }
 
     /// Addresses that are for Services alone: other ports of a ClusterIP, and ClusterIPs of nobody.
@@ -362,9 +368,10 @@ impl Rules<'_> {
         if self.has(by_address) {
             rules.push(rule([transports(), self.vmap(self.original_vip(), by_address)]));
         }
-        if self.has(by_nodeport) && self.has(SetKind::NodeportIps) {
-            let to_node = self.in_set(self.original_daddr(), SetKind::NodeportIps);
-            rules.push(rule([to_node, transports(), self.vmap(original_nodeport(), by_nodeport)]));
+        if self.has(by_nodeport) {
+            rules.extend(self.to_node(self.original_daddr()).map(|to_node| {
+                rule([to_node, transports(), self.vmap(original_nodeport(), by_nodeport)])
+            }));
         }
         rules
     }
@@ -402,17 +409,19 @@ impl Rules<'_> {
     /// Flows to a ClusterIP are masqueraded unless they come from a pod.
     ///
     /// ```text
+    /// ip saddr != 10.244.0.0/16 masquerade fully-random
     /// ip saddr . ip daddr @hairpin4 masquerade fully-random
-    /// ip saddr 10.244.0.0/16 accept
-    /// masquerade fully-random
     /// ```
     ///
-    /// Where pods are known by their interface there is one more rule, for pods on a bridge whose packets pass
+    /// Where pods are known by their interface, the first of them is for pods on a bridge whose packets pass
     /// through the hooks of IP (br_netfilter): from one port of the bridge to another, postrouting knows no
     /// input interface, and the output interface is the bridge.
     ///
     /// ```text
+    /// ip saddr . ip daddr @hairpin4 masquerade fully-random
     /// iif 0 oifname "cni0" fib saddr type != local accept
+    /// iifname "cni0" accept
+    /// masquerade fully-random
     /// ```
     fn masquerade_cluster_ip(&self) -> Vec<Rule> {
         if !self.has(SetKind::ClusterIps) {
@@ -421,12 +430,21 @@ impl Rules<'_> {
         if self.uses.masquerade_all {
             return vec![rule([Statement::Masquerade])];
         }
-        let mut rules = self.hairpin();
         let accept = || verdict(Verdict::Accept);
         // Without a detector nobody is masqueraded.
         let Some(pods) = self.uses.pods.source(self.family) else {
-            return rules;
+            return self.hairpin();
         };
+        if let Statement::Match {
+            expression: source @ Expression::SourceAddress(_),
+            constant,
+            ..
+        } = pods
+        {
+            let masquerade = rule([is_not(source, constant), Statement::Masquerade]);
+            return [vec![masquerade], self.hairpin()].concat();
+        }
+        let mut rules = self.hairpin();
         if let Some(interface) = self.uses.pods.interface() {
             rules.push(rule([
                 matches(Expression::InputInterfaceIndex, Constant::NoInterface),
@@ -444,12 +462,10 @@ impl Rules<'_> {
     /// ports, so only what is known by its original destination is masqueraded.
     ///
     /// ```text
-    /// ip saddr . ip daddr @hairpin4 masquerade fully-random
     /// ... vmap @external-services4
     /// ... vmap @external-nodeports4
     /// ```
     fn masquerading(&self) -> Vec<Rule> {
-        let external = self.by_original(SetKind::ExternalServices, SetKind::ExternalNodeports);
-        if external.is_empty() { external } else { [self.hairpin(), external].concat() }
+        self.by_original(SetKind::ExternalServices, SetKind::ExternalNodeports)
     }
 }

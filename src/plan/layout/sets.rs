@@ -34,8 +34,10 @@ pub enum SetKind {
     NodeportLocalEndpoints,
     /// All ClusterIPs.
     ClusterIps,
-    /// The addresses that NodePorts answer on.
+    /// The addresses that NodePorts answer on, one by one.
     NodeportIps,
+    /// The same, where a whole network is local to this machine.
+    NodeportNetworks,
     /// The ranges of ServiceCIDR objects.
     ServiceCidrs,
     /// Endpoints on this node, each with itself.
@@ -50,7 +52,7 @@ pub enum SetKind {
 
 impl SetKind {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [SetKind; 19] = [
+    pub const ALL: [SetKind; 20] = [
         SetKind::ServiceIps,
         SetKind::ServiceNodeports,
         SetKind::ShortCircuitServices,
@@ -65,6 +67,7 @@ impl SetKind {
         SetKind::NodeportLocalEndpoints,
         SetKind::ClusterIps,
         SetKind::NodeportIps,
+        SetKind::NodeportNetworks,
         SetKind::ServiceCidrs,
         SetKind::Hairpin,
         SetKind::RestrictedServices,
@@ -96,6 +99,7 @@ impl SetKind {
             SetKind::NodeportLocalEndpoints => "nodeport-local-endpoints",
             SetKind::ClusterIps => "cluster-ips",
             SetKind::NodeportIps => "nodeport-ips",
+            SetKind::NodeportNetworks => "nodeport-networks",
             SetKind::ServiceCidrs => "service-cidrs",
             SetKind::Hairpin => "hairpin",
             SetKind::RestrictedServices => "restricted-services",
@@ -124,6 +128,7 @@ impl SetKind {
             | SetKind::LocalhostNodeports => KeyStart::NodePort,
             SetKind::ClusterIps
             | SetKind::NodeportIps
+            | SetKind::NodeportNetworks
             | SetKind::ServiceCidrs
             | SetKind::Hairpin => KeyStart::Other,
         }
@@ -231,13 +236,14 @@ impl SetName {
             SetKind::Hairpin | SetKind::AllowedSources => (&[address], SetData::None),
             SetKind::ClusterIps
             | SetKind::NodeportIps
+            | SetKind::NodeportNetworks
             | SetKind::ServiceCidrs
             | SetKind::RestrictedServices
             | SetKind::LocalhostNodeports => (&[], SetData::None),
         };
         let interval = matches!(
             self.kind,
-            SetKind::NodeportIps | SetKind::ServiceCidrs | SetKind::AllowedSources
+            SetKind::NodeportNetworks | SetKind::ServiceCidrs | SetKind::AllowedSources
         );
         let is_slots = matches!(data, SetData::Fields(_));
         Set {

@@ -246,9 +246,13 @@ impl Planner {
         for family in Family::BOTH {
             let nodeports = SetName::new(SetKind::ServiceNodeports, family);
             let in_use = self.writer.has_elements(nodeports);
-            let networks = if in_use { &self.nodeport_networks[..] } else { &[] };
-            let elements = elements::networks(networks.iter(), family);
-            self.writer.replace(SetName::new(SetKind::NodeportIps, family), elements);
+            let all = if in_use { &self.nodeport_networks[..] } else { &[] };
+            let (addresses, networks): (Vec<IpNet>, Vec<IpNet>) =
+                all.iter().copied().partition(elements::is_few_addresses);
+            let addresses = elements::addresses(addresses.iter(), family);
+            self.writer.replace(SetName::new(SetKind::NodeportIps, family), addresses);
+            let networks = elements::networks(networks.iter(), family);
+            self.writer.replace(SetName::new(SetKind::NodeportNetworks, family), networks);
         }
     }
 
