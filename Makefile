@@ -1,7 +1,7 @@
 # Everything here sets up what it needs, as root, on a Debian machine with Rust.
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint e2e bench bench-peer bench-packets rulesets
+.PHONY: help set-up demo test test-bridge lint e2e bench bench-peer bench-packets rulesets
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
@@ -15,6 +15,11 @@ demo: set-up ## Show Services at work, in network namespaces, in under a minute
 
 test: set-up ## Run every test that this machine can run
 	@hack/test
+
+RELEASES = bullseye trixie
+test-bridge: set-up ## Test pods behind a bridge, in VMs with the kernels of RELEASES of Debian
+	@hack/set-up vm
+	@for release in $(RELEASES); do vm-tests/test $$release --workspace --test bridge || exit; done
 
 lint: set-up ## Check format, lints, documentation
 	cargo fmt --all --check

@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an answer that must come may take before the lab counts as broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,6 +98,20 @@ impl<'l> Client<'l> {
             panic!("{} cannot connect to {target}: {error}", self.host.name)
         });
         Connection::new(self.clone(), target, stream.into())
+    }
+
+    /// How long a program waits until its TCP connection is refused; panics when it is not.
+    #[track_caller]
+    pub fn refused_after(&self, target: impl Target) -> Duration {
+        let target = target.address();
+        let (result, time) = self.inside(|| {
+            let start = Instant::now();
+            (self.stream(target), start.elapsed())
+        });
+        match result {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => time,
+            other => panic!("{} to {target} is not refused: {other:?}", self.host.name),
+        }
     }
 
     /// A UDP socket that sends from the same port each time.

@@ -85,6 +85,7 @@ pub struct LabBuilder {
     outside: Vec<(String, Vec<IpAddr>)>,
     ports: Vec<u16>,
     bridge: Option<String>,
+    on_link: bool,
     interface_prefix: Option<String>,
 }
 
@@ -212,6 +213,13 @@ impl LabBuilder {
     /// fd00:10:244::1, as the bridge CNI plugin does it.
     pub fn bridge(mut self, name: &str) -> Self {
         self.bridge = Some(name.to_owned());
+        self
+    }
+
+    /// Lets pods on a bridge take their node's other pods for neighbours, as the bridge CNI plugin does: what they
+    /// say to each other is bridged, never routed.
+    pub fn on_link(mut self) -> Self {
+        self.on_link = true;
         self
     }
 

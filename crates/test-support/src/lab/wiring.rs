@@ -70,6 +70,9 @@ pub fn build(plan: &LabBuilder) -> io::Result<Lab> {
     for (number, name) in (0..).zip(&plan.pods) {
         lab.pod(NODE, 0, name, number, &format!("{prefix}{name}"), plan.bridge.is_some())?;
     }
+    if plan.on_link {
+        lab.make_neighbours();
+    }
     if !plan.remote_pods.is_empty() {
         let remote = lab.machines.len();
         lab.machines.push(node()?);
@@ -142,7 +145,7 @@ impl Lab {
         pod.netlink.up(LOOPBACK);
         let router = &self.machines[node];
         let index = PORTS + u32::from(number);
-        let mac = [2, 0, 0, 2, subnet, number];
+        let mac = pod_mac(subnet, number);
         let router_mac = if bridged { [2, 0, 0, 3, subnet, number] } else { ROUTER_MAC };
         router.netlink.veth(
             VethEnd { name: interface, index, mac: router_mac },
@@ -171,6 +174,20 @@ impl Lab {
         let node = if node == NODE { "node" } else { "remote" };
         self.hosts.push(host(name, machine, &addresses, node));
         Ok(())
+    }
+
+    /// Lets the pods there are so far send to each other without the node.
+    fn make_neighbours(&self) {
+        let pods: Vec<_> = (0..).zip(&self.hosts[2..]).collect();
+        for (number, pod) in &pods {
+            let netlink = &self.machines[pod.machine].netlink;
+            for (other, neighbour) in pods.iter().filter(|(other, _)| other != number) {
+                for address in &neighbour.addresses {
+                    netlink.route(IpNet::from(*address), None, FIRST);
+                    netlink.neighbour(FIRST, *address, pod_mac(0, *other));
+                }
+            }
+        }
     }
 
     /// Opens the ports of all hosts, and the gateway's ears.
@@ -220,6 +237,10 @@ fn the_gateway() -> io::Result<Machine> {
 /// neighbour discovery, which takes its time on a link that has just come up.
 fn uplink_mac(number: u8) -> Mac {
     [2, 0, 0, 0, 0, number]
+}
+
+fn pod_mac(subnet: u8, number: u8) -> Mac {
+    [2, 0, 0, 2, subnet, number]
 }
 
 fn pod6(subnet: u8, number: u16) -> String {
