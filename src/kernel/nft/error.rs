@@ -148,9 +148,9 @@ impl Refusal {
     /// What an error message is about.
     pub(super) fn of(transaction: &Transaction<'_>, batch: &Batch, answer: Answer) -> Refusal {
         let Answer { sequence, errno, message, offset } = answer;
-        let place = batch.place(sequence, offset);
-        let operation = place.as_ref().and_then(|at| transaction.operations.get(at.operation));
-        let (Some(place), Some(operation)) = (place, operation) else {
+        let subject = batch.subject(sequence, offset);
+        let operation = subject.as_ref().and_then(|of| transaction.operations.get(of.operation));
+        let (Some(subject), Some(operation)) = (subject, operation) else {
             return Refusal {
                 operation: format!("commit to table inet {}", transaction.table),
                 set: None,
@@ -161,8 +161,8 @@ impl Refusal {
                 cause: cause(errno, None, None),
             };
         };
-        let expression = place.expression.as_deref();
-        let mut refusal = Refusal::new(transaction.table, operation, place.element, errno);
+        let expression = subject.expression.as_deref();
+        let mut refusal = Refusal::new(transaction.table, operation, subject.element, errno);
         refusal.cause = cause(errno, Some(operation), expression);
         refusal.message = message;
         refusal

@@ -100,7 +100,7 @@ impl Nft {
             if only.errno == libc::ERESTART {
                 return Err(Error::Interrupted);
             }
-            if only.errno == libc::EPERM && batch.place(only.sequence, None).is_none() {
+            if only.errno == libc::EPERM && batch.subject(only.sequence, None).is_none() {
                 return Err(Error::Permission);
             }
         }

@@ -1,10 +1,11 @@
 //! A transaction as one batch of netlink messages.
 
+use super::declarations;
 use super::elements::Shape;
 use super::expressions::{ANONYMOUS_SET, compile};
 use super::numbers::{self, element as element_number, message};
+use super::subject::{Message, Subject};
 use super::writer::{Open, Writer};
-use super::{declarations, place};
 use crate::{Key, Operation, Rule, Set, Transaction, Value};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_packet_netfilter::nftables::{
@@ -24,20 +25,9 @@ const DELETE: u16 = NLM_F_REQUEST;
 /// asking, and an acknowledgement of each message would overflow the receive buffer.
 #[derive(Debug)]
 pub struct Batch {
-    pub(super) bytes: Vec<u8>,
-    pub(super) first_sequence: u32,
-    pub(super) messages: Vec<BatchMessage>,
-}
-
-/// What a message of a batch is about.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BatchMessage {
-    /// Where it begins in the batch.
-    pub start: usize,
-    /// Index of the operation that it belongs to.
-    pub operation: usize,
-    /// Index in the operation of the first element that it carries.
-    pub first_element: usize,
+    bytes: Vec<u8>,
+    first_sequence: u32,
+    pub(super) messages: Vec<Message>,
 }
 
 impl Batch {
@@ -87,8 +77,9 @@ impl Batch {
 
     /// What the message of a sequence number, and an attribute in it, are about. None for the batch as a
     /// whole and for foreign messages.
-    pub fn place(&self, sequence: u32, offset: Option<usize>) -> Option<place::Place> {
-        place::find(self, sequence, offset)
+    pub fn subject(&self, sequence: u32, offset: Option<usize>) -> Option<Subject> {
+        let index = sequence.wrapping_sub(self.first_sequence).checked_sub(1)? as usize;
+        Some(self.messages.get(index)?.subject(&self.bytes, offset))
     }
 }
 
@@ -122,7 +113,7 @@ struct Encoder<'a> {
     table: &'a str,
     writer: Writer,
     first_sequence: u32,
-    messages: Vec<BatchMessage>,
+    messages: Vec<Message>,
     operation: usize,
     next_set_id: u32,
 }
@@ -145,7 +136,7 @@ impl Encoder<'_> {
     fn open_message(&mut self, message_type: u16, flags: u16, first_element: usize) -> usize {
         let sequence = self.first_sequence.wrapping_add(self.messages.len() as u32 + 1);
         let start = self.writer.open_message(message_type, flags, sequence, numbers::INET, 0);
-        self.messages.push(BatchMessage { start, operation: self.operation, first_element });
+        self.messages.push(Message { start, operation: self.operation, first_element });
         start
     }
 

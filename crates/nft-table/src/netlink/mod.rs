@@ -12,8 +12,8 @@ pub mod dump;
 mod elements;
 mod expressions;
 pub mod numbers;
-mod place;
 mod snapshot;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod userdata;
@@ -21,6 +21,6 @@ pub mod walk;
 mod writer;
 
 pub use batch::Batch;
-pub use place::Place;
 pub use snapshot::{AnonymousSets, SnapshotChain};
+pub use subject::Subject;
 pub use writer::Writer;

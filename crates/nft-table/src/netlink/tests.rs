@@ -2,7 +2,7 @@ use super::dump::{self, ElementReader};
 use super::expressions::compile;
 use super::numbers::{element, message, rule as rule_number};
 use super::walk::{attributes, string};
-use super::{Batch, Place, SnapshotChain, Writer, userdata};
+use super::{Batch, SnapshotChain, Subject, Writer, userdata};
 use crate::Family;
 use crate::example::example;
 use crate::{
@@ -162,22 +162,22 @@ fn an_offset_names_the_element() {
     let elements: Vec<(Key, Value)> =
         (0..3000).map(|number| (vip(number), Value::verdict(Verdict::Drop, None))).collect();
     let batch = add(&frontends(), &elements, 1);
-    let place = |element| Place { operation: 1, element, expression: None };
+    let subject = |element| Subject { operation: 1, element, expression: None };
     // Each element takes 40 bytes, after 20 bytes of headers and 20 of names and the list's header.
     let (header, size) = (40, 40);
     let first_of_second = batch.messages[2].first_element;
     assert_eq!(first_of_second, 65_528 / size);
-    assert_eq!(batch.place(3, Some(header)), Some(place(Some(0))));
-    assert_eq!(batch.place(3, Some(header + 5 * size)), Some(place(Some(5))));
-    let found = batch.place(4, Some(header + 7 * size + 4));
-    assert_eq!(found, Some(place(Some(first_of_second + 7))));
+    assert_eq!(batch.subject(3, Some(header)), Some(subject(Some(0))));
+    assert_eq!(batch.subject(3, Some(header + 5 * size)), Some(subject(Some(5))));
+    let found = batch.subject(4, Some(header + 7 * size + 4));
+    assert_eq!(found, Some(subject(Some(first_of_second + 7))));
     // Some kernels count from the beginning of the batch.
     let from_batch = batch.messages[2].start + header + 7 * size;
-    assert_eq!(batch.place(4, Some(from_batch)), found);
-    assert_eq!(batch.place(3, None), Some(place(None)));
-    assert_eq!(batch.place(2, None), Some(Place { operation: 0, ..place(None) }));
-    assert_eq!(batch.place(1, None), None);
-    assert_eq!(batch.place(99, None), None);
+    assert_eq!(batch.subject(4, Some(from_batch)), found);
+    assert_eq!(batch.subject(3, None), Some(subject(None)));
+    assert_eq!(batch.subject(2, None), Some(Subject { operation: 0, ..subject(None) }));
+    assert_eq!(batch.subject(1, None), None);
+    assert_eq!(batch.subject(99, None), None);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn an_offset_names_the_range() {
     let batch = add(&set, &[network(1), network(3), network(5)], 1);
     // The leading end, then a start and an end for each.
     let (header, start, end) = (40_usize, 16, 24);
-    let element = |offset| batch.place(3, Some(header + offset)).unwrap().element;
+    let element = |offset| batch.subject(3, Some(header + offset)).unwrap().element;
     assert_eq!(element(0), Some(0));
     assert_eq!(element(end), Some(0));
     assert_eq!(element(end + start), Some(0));
@@ -203,7 +203,7 @@ fn an_offset_names_the_expression() {
     let rule = Rule::new(vec![Statement::Reject(Reject::Family(Family::V4))]);
     let operations = vec![Operation::AddRule { chain: "c", rule: &rule }];
     let batch = Batch::encode(&Transaction { table: "t", operations }, 1, None);
-    let expression = |offset| batch.place(2, Some(offset)).unwrap().expression;
+    let expression = |offset| batch.subject(2, Some(offset)).unwrap().expression;
     // Expressions of 36 and 44 bytes after 20 bytes of headers and 20 of names and the list's header.
     assert_eq!(expression(40).as_deref(), Some("meta"));
     assert_eq!(expression(40 + 36).as_deref(), Some("cmp"));
