@@ -125,7 +125,7 @@ fn encoding(services: u32) -> Duration {
     planner.plan();
     let transaction = planner.table().changes();
     let start = Instant::now();
-    black_box(Batch::encode(&transaction, 1, None));
+    black_box(Batch::encode(&transaction, 1, None).expect("a transaction that can be sent"));
     start.elapsed()
 }
 

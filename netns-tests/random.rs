@@ -201,7 +201,7 @@ fn expected(
             random: &mut |bound| draw % bound,
             learned: &mut HashMap::new(),
         };
-        let outcome = match evaluate(table, packet.clone(), &mut machine) {
+        let outcome = match evaluate(table, packet.clone(), &mut machine).unwrap() {
             evaluate::Outcome::Rejected => refused(protocol),
             evaluate::Outcome::Dropped => Outcome::TimedOut,
             evaluate::Outcome::Passed { destination, translated: true, masqueraded, .. } => {

@@ -39,6 +39,8 @@ pub(super) fn check(document: &KubeProxyConfiguration, problems: &mut Problems) 
             problems.invalid(field, name, "must not be empty");
         } else if name.len() > INTERFACE_NAME_MAX {
             problems.invalid(field, name, "interface names are at most 15 bytes long");
+        } else if name.contains('\0') {
+            problems.invalid(field, name, "interface names have no NUL");
         }
         name.to_owned()
     };

@@ -314,14 +314,15 @@ mod tests {
     /// A map from protocol and port to a verdict, and a chain to go to.
     fn table() -> Table {
         let mut table = Table::new("t");
-        table.add_set(Set {
+        let ports = Set {
             name: "ports".into(),
             key: vec![DataType::InetProto, DataType::InetService],
             data: SetData::Verdict,
             flags: SetFlags { interval: false, dynamic: false },
             type_of: None,
             size: None,
-        });
+        };
+        table.add_set(ports).unwrap();
         let accept = Rule::new(vec![Statement::Verdict(Verdict::Accept)]);
         table.set_chain(Chain::regular("chain", vec![accept]));
         table
@@ -347,8 +348,8 @@ mod tests {
     fn a_refused_transaction_changes_nothing() {
         let (mut kernel, mut table) = committed();
         let map = table.set_id("ports").unwrap();
-        table.insert(map, key(1), goto("chain"));
-        table.insert(map, key(2), goto("nowhere"));
+        table.insert(map, key(1), goto("chain")).unwrap();
+        table.insert(map, key(2), goto("nowhere")).unwrap();
         let error = kernel.commit(&table.changes()).unwrap_err();
         let [refusal] = error.refusals() else { panic!("{error}") };
         assert_eq!(refusal.key.as_ref(), Some(&key(2)));
@@ -362,7 +363,7 @@ mod tests {
         let (mut kernel, mut table) = committed();
         kernel.refuse("ports", key(1), libc::ENOMEM);
         let map = table.set_id("ports").unwrap();
-        table.insert(map, key(1), goto("chain"));
+        table.insert(map, key(1), goto("chain")).unwrap();
         let error = kernel.commit(&table.changes()).unwrap_err();
         assert_eq!(error.refusals()[0].set.as_deref(), Some("ports"));
         kernel.refuse_nothing();
@@ -373,7 +374,7 @@ mod tests {
     fn a_chain_in_use_is_not_deleted() {
         let (mut kernel, mut table) = committed();
         let map = table.set_id("ports").unwrap();
-        table.insert(map, key(1), goto("chain"));
+        table.insert(map, key(1), goto("chain")).unwrap();
         kernel.commit(&table.changes()).unwrap();
         table.committed();
         table.remove_chain("chain");

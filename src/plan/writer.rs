@@ -9,6 +9,10 @@ use nft_table::{Chain, Key, Set, SetId, Table, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// Why the table takes what is put into it.
+const SETS_FIT: &str = "a set is added while none of its name is there";
+const ELEMENTS_FIT: &str = "keys and values are made for their sets";
+
 /// The table with the counts of who needs what.
 #[derive(Debug)]
 pub struct Writer {
@@ -95,7 +99,7 @@ impl Writer {
         if let Some(id) = self.sets.get(name) {
             return id;
         }
-        let id = self.table.add_set(name.declaration());
+        let id = self.table.add_set(name.declaration()).expect(SETS_FIT);
         self.sets.put(name, Some(id));
         self.rules_are_stale = true;
         id
@@ -112,7 +116,12 @@ impl Writer {
                 before.into_iter().for_each(|chain| self.leave_chain(chain));
             }
         }
-        self.table.insert(id, key, value);
+        self.insert(id, key, value);
+    }
+
+    /// Puts an element into the set of a single Service.
+    pub fn insert(&mut self, set: SetId, key: Key, value: Value) {
+        self.table.insert(set, key, value).expect(ELEMENTS_FIT);
     }
 
     /// Takes such an element away.
@@ -157,7 +166,7 @@ impl Writer {
             return;
         }
         let id = self.set(set);
-        self.table.replace_elements(id, elements);
+        self.table.replace_elements(id, elements).expect(ELEMENTS_FIT);
         self.note_emptied(set, id);
     }
 
@@ -277,7 +286,7 @@ impl Writer {
         self.retired_sets.remove(&set.name);
         match self.table.set_id(&set.name) {
             Some(id) => id,
-            None => self.table.add_set(set),
+            None => self.table.add_set(set).expect(SETS_FIT),
         }
     }
 

@@ -178,7 +178,7 @@ fn possibilities(
             random: &mut random,
             learned: &mut learned,
         };
-        let outcome = evaluate(table, packet.clone(), &mut machine);
+        let outcome = evaluate(table, packet.clone(), &mut machine).unwrap();
         let odds = script.iter().map(|(_, below)| 1.0 / f64::from(*below)).product();
         all.push(Possibility { odds, outcome, learned: learned.into_iter().collect() });
         while script.last().is_some_and(|(number, below)| number + 1 == *below) {

@@ -23,7 +23,7 @@ fn dump(message_type: u16, attributes: impl FnOnce(&mut Writer)) -> Vec<Vec<u8>>
     writer.close_message(start);
     let socket = Socket::new(NETLINK_NETFILTER).unwrap();
     socket.connect(&SocketAddr::new(0, 0)).unwrap();
-    socket.send(&writer.0, 0).unwrap();
+    socket.send(&writer.finish().unwrap(), 0).unwrap();
     let mut messages = Vec::new();
     loop {
         let (received, _) = socket.recv_from_full().unwrap();
@@ -157,7 +157,7 @@ fn table() -> Table {
     let mut table = scenario::table();
     scenario::fill(&mut table);
     for set in every_set() {
-        table.add_set(set);
+        table.add_set(set).unwrap();
     }
     table
 }

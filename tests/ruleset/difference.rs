@@ -123,7 +123,7 @@ impl State {
         let members = |keys: Vec<Key>| keys.into_iter().map(|key| (key, Value::Member)).collect();
         let mut replace = |set: &str, elements: Vec<(Key, Value)>| {
             let id = table.set_id(set).unwrap();
-            table.replace_elements(id, elements);
+            table.replace_elements(id, elements).unwrap();
         };
         let frontends = self.frontends.iter().map(|(number, (chain, comment))| {
             let value = match self.chains.contains_key(chain) {
@@ -151,10 +151,11 @@ impl State {
         replace("pod-sources4", members(self.networks.iter().map(network).collect()));
         let interface = |number: &u8| {
             let name = ["cni0", "eth", "eth0", "etha", "veth", "zz"][usize::from(*number)];
-            match number {
+            let key = match number {
                 4 => Key::builder().interface_prefix(name),
-                _ => Key::builder().interface(name).to(Key::builder().interface(name)),
-            }
+                _ => Key::builder().interface(name).map(|name| name.clone().to(name)),
+            };
+            key.unwrap()
         };
         replace("pod-interfaces", members(self.interfaces.iter().map(interface).collect()));
         let allowed = |(number, network): &(u8, u8)| {

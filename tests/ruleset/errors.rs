@@ -37,7 +37,7 @@ fn an_element_that_is_there_with_other_data() {
         let map = table.set_id("service-ips4").unwrap();
         // So many that they fill several messages; the element at fault is in the last.
         for number in 0..3000 {
-            table.insert(map, vip(number, 80), goto("external-none"));
+            table.insert(map, vip(number, 80), goto("external-none")).unwrap();
         }
         commit(&mut nft, &mut table);
         let (set, value) = (table.set(map).unwrap(), goto("reject-connection"));
@@ -64,8 +64,8 @@ fn an_element_that_leads_nowhere() {
     in_namespace(|| {
         let (mut nft, mut table) = base_in_kernel();
         let map = table.set_id("service-ips4").unwrap();
-        table.insert(map, vip(1, 80), goto("external-none"));
-        table.insert(map, vip(2, 80), goto("nowhere"));
+        table.insert(map, vip(1, 80), goto("external-none")).unwrap();
+        table.insert(map, vip(2, 80), goto("nowhere")).unwrap();
         let refusal = first_refusal(nft.commit(&table.changes()));
         assert_eq!((refusal.cause, refusal.key), (Cause::NotFound, Some(vip(2, 80))));
         let snapshot = nft.snapshot("kube-proxy").unwrap().unwrap();
@@ -80,8 +80,8 @@ fn a_load_whose_last_stage_is_refused_leads_nowhere_and_goes_on_from_there() {
         let mut table = scenario::table();
         scenario::fill_slots(&mut table, 10_000);
         let map = table.set_id("service-ips4").unwrap();
-        table.insert(map, vip(1, 80), goto("external-none"));
-        table.insert(map, vip(2, 80), goto("nowhere"));
+        table.insert(map, vip(1, 80), goto("external-none")).unwrap();
+        table.insert(map, vip(2, 80), goto("nowhere")).unwrap();
         let refusal = first_refusal(nft.commit(&table.changes()));
         assert_eq!((refusal.cause, refusal.key), (Cause::NotFound, Some(vip(2, 80))));
         let snapshot = nft.snapshot("kube-proxy").unwrap();
@@ -101,8 +101,8 @@ fn overlapping_ranges() {
         let (mut nft, mut table) = base_in_kernel();
         let set = table.set_id("pod-sources4").unwrap();
         let network = |text: &str| Key::builder().network(text.parse().unwrap());
-        table.insert(set, network("10.0.0.0/8"), Value::Member);
-        table.insert(set, network("10.1.0.0/16"), Value::Member);
+        table.insert(set, network("10.0.0.0/8"), Value::Member).unwrap();
+        table.insert(set, network("10.1.0.0/16"), Value::Member).unwrap();
         let refusal = first_refusal(nft.commit(&table.changes()));
         assert_eq!(refusal.cause, Cause::Exists);
         assert_eq!(refusal.key, Some(network("10.1.0.0/16")));
@@ -134,11 +134,11 @@ fn a_full_set() {
         let mut set = table.set(table.set_id("cluster-endpoints4").unwrap()).unwrap().clone();
         set.name = "small".into();
         set.size = Some(2);
-        let small = table.add_set(set);
+        let small = table.add_set(set).unwrap();
         for slot in 0..3 {
             let address = IpAddr::from(Ipv4Addr::new(10, 96, 0, 10));
             let key = Key::builder().address(address).protocol(6).port(80).slot(slot).build();
-            table.insert(small, key, Value::Data(Data::address_port(address, 80)));
+            table.insert(small, key, Value::Data(Data::address_port(address, 80))).unwrap();
         }
         let refusal = first_refusal(nft.commit(&table.changes()));
         assert_eq!((refusal.cause, refusal.errno), (Cause::Full, libc::ENFILE));
@@ -200,7 +200,7 @@ fn a_table_that_somebody_else_deleted() {
         let (mut nft, mut table) = base_in_kernel();
         sh("nft delete table inet kube-proxy");
         let map = table.set_id("service-ips4").unwrap();
-        table.insert(map, vip(1, 80), goto("external-none"));
+        table.insert(map, vip(1, 80), goto("external-none")).unwrap();
         let refusal = first_refusal(nft.commit(&table.changes()));
         assert_eq!(refusal.cause, Cause::NotFound);
         table.adopt(nft.snapshot("kube-proxy").unwrap());
@@ -219,7 +219,7 @@ fn a_transaction_for_an_older_generation() {
         sh("nft add table inet other");
         assert_ne!(nft.generation().unwrap(), generation);
         let map = table.set_id("service-ips4").unwrap();
-        table.insert(map, vip(1, 80), goto("external-none"));
+        table.insert(map, vip(1, 80), goto("external-none")).unwrap();
         let error = nft.commit_at(&table.changes(), Some(generation)).unwrap_err();
         assert!(matches!(error, Error::Interrupted), "{error}");
         let generation = nft.generation().unwrap();
@@ -276,7 +276,7 @@ fn more_errors_than_the_receive_buffer_holds() {
         assert!(refusals.len() > 1000 && refusals.len() < names.len(), "{}", refusals.len());
         // The next one is not confused by what is left of this one.
         let map = table.set_id("service-ips4").unwrap();
-        table.insert(map, vip(1, 80), goto("external-none"));
+        table.insert(map, vip(1, 80), goto("external-none")).unwrap();
         commit(&mut nft, &mut table);
     });
 }

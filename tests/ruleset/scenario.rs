@@ -67,10 +67,10 @@ pub fn table() -> Table {
             interval(name("everybody"), &[address]),
             interval(name("allowed-sources"), &[&vip[..], &[address]].concat()),
         ] {
-            table.add_set(set);
+            table.add_set(set).unwrap();
         }
     }
-    table.add_set(interval("pod-interfaces".into(), &[InterfaceName]));
+    table.add_set(interval("pod-interfaces".into(), &[InterfaceName])).unwrap();
     for chain in chains() {
         table.set_chain(chain);
     }
@@ -193,14 +193,15 @@ pub fn affinity(table: &mut Table, family: Family, name: &str) {
     };
     let map = format!("affinity{digit}-{name}-cluster");
     let data = vec![Expression::DestinationAddress(family), Expression::DestinationPort];
-    table.add_set(Set {
+    let map_declaration = Set {
         name: map.as_str().into(),
         key: vec![address],
         data: SetData::Fields(vec![address, DataType::InetService]),
         flags: SetFlags { interval: false, dynamic: true },
         type_of: Some((vec![Expression::SourceAddress(family)], data.clone())),
         size: Some(65_535),
-    });
+    };
+    table.add_set(map_declaration).unwrap();
     let update = Statement::Update {
         map: map.as_str().into(),
         key: vec![Expression::SourceAddress(family)],
@@ -244,7 +245,7 @@ pub fn fill(table: &mut Table) {
     }
     let mut insert = |set: &str, key: Key, value: Value| {
         let id = table.set_id(set).unwrap();
-        table.insert(id, key, value);
+        table.insert(id, key, value).unwrap();
     };
     let goto = |chain: &str| Verdict::Goto(chain.into());
     let frontend = |chain: &str, comment: &str| Value::verdict(goto(chain), Some(comment.into()));
@@ -284,9 +285,10 @@ pub fn fill(table: &mut Table) {
     for (set, network) in networks {
         insert(set, Key::builder().network(network.parse().unwrap()), Value::Member);
     }
-    let interface = Key::builder().interface("cni0").to(Key::builder().interface("cni0"));
-    insert("pod-interfaces", interface, Value::Member);
-    insert("pod-interfaces", Key::builder().interface_prefix("veth"), Value::Member);
+    let interface = Key::builder().interface("cni0").unwrap();
+    insert("pod-interfaces", interface.clone().to(interface), Value::Member);
+    let prefix = Key::builder().interface_prefix("veth").unwrap();
+    insert("pod-interfaces", prefix, Value::Member);
     let frontend = || Key::builder().address(ip("203.0.113.7")).protocol(6).port(443);
     insert("restricted-services4", frontend().build(), Value::Member);
     for network in ["198.51.100.0/24", "192.0.2.9/32"] {
@@ -306,11 +308,11 @@ pub fn fill_slots(table: &mut Table, elements: u32) {
         let key = || Key::builder().address(address).protocol(6).port(80);
         let comment = Some(format!("namespace/service-{service}:http").into());
         let verdict = Verdict::Goto("cluster-10".into());
-        table.insert(frontends, key().build(), Value::verdict(verdict, comment));
+        table.insert(frontends, key().build(), Value::verdict(verdict, comment)).unwrap();
         for slot in 0..10 {
             let endpoint = Ipv4Addr::from(0x0af4_0000 + service * 10 + slot);
             let data = Value::Data(Data::address_port(endpoint.into(), 8080));
-            table.insert(slots, key().slot(slot).build(), data);
+            table.insert(slots, key().slot(slot).build(), data).unwrap();
         }
     }
 }

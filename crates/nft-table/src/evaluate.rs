@@ -6,7 +6,7 @@
 //! dynamic map learns is kept in [`Machine::learned`].
 
 use super::{
-    Chain, ChainType, Constant, Expression, Hook, Key, Set, SetId, Statement, Table, Value, Verdict,
+    Chain, ChainType, Constant, Expression, Hook, Key, Set, Statement, Table, Value, Verdict,
 };
 use crate::Family;
 use hashbrown::HashMap;
@@ -39,6 +39,38 @@ pub enum Outcome {
     /// It is answered with "port unreachable" or a TCP reset.
     Rejected,
     Dropped,
+}
+
+/// Why it cannot be said what becomes of a flow. The kernel would not have taken such a table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// A verdict leads to a chain that is not there.
+    #[error("there is no chain {0}")]
+    NoChain(Arc<str>),
+    /// A rule looks into a set or map that is not there.
+    #[error("there is no set {0}")]
+    NoSet(Arc<str>),
+    /// Chains lead to each other in a circle, or too deep.
+    #[error("chain {0} is in a loop, or reached by more than {DEPTH} jumps")]
+    Loop(Arc<str>),
+    /// A rule looks up a key of another length than the set has.
+    #[error("a key of {len} bytes is looked up in set {set}")]
+    Key {
+        /// Name of the set.
+        set: Arc<str>,
+        /// Bytes of the key.
+        len: usize,
+    },
+    /// A key with a part that no set has a type for, or with `numgen random mod 0`.
+    #[error("{} is no part of a key", .0.nft())]
+    NoKey(Expression),
+    /// An expression is compared with a constant of another kind.
+    #[error("{} is not compared with {}", .0.nft(), .1.nft())]
+    Comparison(Expression, Constant),
+    /// A map that `dnat` looks into holds something else than an address with a port.
+    #[error("map {0} holds no address with a port")]
+    NoAddress(Arc<str>),
 }
 
 /// The machine around the table.
@@ -77,7 +109,14 @@ enum End {
 const DEPTH: usize = 16;
 
 /// Follows the first packet of a flow through the table.
-pub fn evaluate(table: &Table, packet: Packet, machine: &mut Machine<'_>) -> Outcome {
+///
+/// # Errors
+/// If the packet comes to a rule that makes no sense.
+pub fn evaluate(
+    table: &Table,
+    packet: Packet,
+    machine: &mut Machine<'_>,
+) -> Result<Outcome, EvaluateError> {
     let mut flow = Flow {
         original_destination: packet.destination,
         original_port: packet.port,
@@ -89,8 +128,8 @@ pub fn evaluate(table: &Table, packet: Packet, machine: &mut Machine<'_>) -> Out
     };
     let own = flow.packet.input.is_none();
     let first = if own { Hook::Output } else { Hook::Prerouting };
-    if let Some(outcome) = pass(table, first, &mut flow, machine) {
-        return outcome;
+    if let Some(outcome) = pass(table, first, &mut flow, machine)? {
+        return Ok(outcome);
     }
     let to_itself = (machine.is_local)(flow.packet.destination);
     let hooks: &[Hook] = match (own, to_itself) {
@@ -104,20 +143,25 @@ pub fn evaluate(table: &Table, packet: Packet, machine: &mut Machine<'_>) -> Out
         if own && *hook != Hook::Postrouting {
             flow.packet.input = Some("lo".into());
         }
-        if let Some(outcome) = pass(table, *hook, &mut flow, machine) {
-            return outcome;
+        if let Some(outcome) = pass(table, *hook, &mut flow, machine)? {
+            return Ok(outcome);
         }
     }
-    Outcome::Passed {
+    Ok(Outcome::Passed {
         destination: flow.packet.destination,
         port: flow.packet.port,
         translated: flow.translated,
         masqueraded: flow.masqueraded,
-    }
+    })
 }
 
 /// Evaluates the base chains of a hook; Some when the way ends there.
-fn pass(table: &Table, hook: Hook, flow: &mut Flow, machine: &mut Machine<'_>) -> Option<Outcome> {
+fn pass(
+    table: &Table,
+    hook: Hook,
+    flow: &mut Flow,
+    machine: &mut Machine<'_>,
+) -> Result<Option<Outcome>, EvaluateError> {
     // Which end of the flow nat chains decide about there (`HOOK2MANIP` in the kernel's `nf_nat.h`).
     let settled = match hook {
         Hook::Postrouting | Hook::Input => &mut flow.source_settled,
@@ -135,13 +179,13 @@ fn pass(table: &Table, hook: Hook, flow: &mut Flow, machine: &mut Machine<'_>) -
         if is_nat && is_settled {
             continue;
         }
-        match (Evaluation { table, flow, machine }).chain(chain, 0) {
+        match (Evaluation { table, flow, machine }).chain(chain, 0)? {
             End::Returned | End::Accepted => {}
-            End::Dropped => return Some(Outcome::Dropped),
-            End::Rejected => return Some(Outcome::Rejected),
+            End::Dropped => return Ok(Some(Outcome::Dropped)),
+            End::Rejected => return Ok(Some(Outcome::Rejected)),
         }
     }
-    None
+    Ok(None)
 }
 
 struct Evaluation<'a, 'm> {
@@ -160,75 +204,78 @@ enum Step {
 }
 
 impl Evaluation<'_, '_> {
-    fn chain(&mut self, chain: &Chain, depth: usize) -> End {
-        assert!(depth < DEPTH, "chain {} is in a loop", chain.name);
+    fn chain(&mut self, chain: &Chain, depth: usize) -> Result<End, EvaluateError> {
+        if depth >= DEPTH {
+            return Err(EvaluateError::Loop(chain.name.clone()));
+        }
         'rules: for rule in &chain.rules {
             for statement in &rule.statements {
-                let verdict = match self.statement(statement) {
+                let verdict = match self.statement(statement)? {
                     Step::Next => continue,
                     Step::Break => continue 'rules,
-                    Step::End(end) => return end,
+                    Step::End(end) => return Ok(end),
                     Step::Verdict(verdict) => verdict,
                 };
                 let target = |name: &Arc<str>| {
-                    self.table.chain(name).unwrap_or_else(|| panic!("there is no chain {name}"))
+                    self.table.chain(name).ok_or_else(|| EvaluateError::NoChain(name.clone()))
                 };
                 match &verdict {
-                    Verdict::Accept => return End::Accepted,
-                    Verdict::Drop => return End::Dropped,
-                    Verdict::Return => return End::Returned,
+                    Verdict::Accept => return Ok(End::Accepted),
+                    Verdict::Drop => return Ok(End::Dropped),
+                    Verdict::Return => return Ok(End::Returned),
                     Verdict::Goto(name) => {
-                        let target = target(name);
+                        let target = target(name)?;
                         return self.chain(target, depth + 1);
                     }
                     Verdict::Jump(name) => {
-                        let target = target(name);
-                        match self.chain(target, depth + 1) {
+                        let target = target(name)?;
+                        match self.chain(target, depth + 1)? {
                             End::Returned => continue 'rules,
-                            end => return end,
+                            end => return Ok(end),
                         }
                     }
                 }
             }
         }
-        End::Returned
+        Ok(End::Returned)
     }
 
-    fn statement(&mut self, statement: &Statement) -> Step {
+    fn statement(&mut self, statement: &Statement) -> Result<Step, EvaluateError> {
         let when = |matched: bool| if matched { Step::Next } else { Step::Break };
-        match statement {
+        Ok(match statement {
             Statement::Match { expression, constant, negated } => {
-                when(self.is(*expression, constant) != *negated)
+                when(self.is(*expression, constant)? != *negated)
             }
             Statement::ProtocolIn(numbers) => when(numbers.contains(&self.flow.packet.protocol)),
-            Statement::InSet { key, set, negated } => match self.key(key) {
-                Some(key) => when(self.look_up(set, &key).is_some() != *negated),
+            Statement::InSet { key, set, negated } => match self.key(key)? {
+                Some(key) => when(self.look_up(set, &key)?.is_some() != *negated),
                 None => Step::Break,
             },
             Statement::VerdictMap { key, map } => {
-                match self.key(key).and_then(|key| self.look_up(map, &key)) {
+                let Some(key) = self.key(key)? else { return Ok(Step::Break) };
+                match self.look_up(map, &key)? {
                     Some(Value::Verdict(element)) => Step::Verdict(element.verdict),
                     _ => Step::Break,
                 }
             }
             Statement::Dnat { family, key, map } => {
                 if self.family() != *family {
-                    return Step::Break;
+                    return Ok(Step::Break);
                 }
-                let Some(key) = self.key(key) else { return Step::Break };
-                let data = match self.look_up(map, &key) {
+                let Some(key) = self.key(key)? else { return Ok(Step::Break) };
+                let data = match self.look_up(map, &key)? {
                     Some(Value::Data(data)) => data.bytes().to_vec(),
                     _ => match self.machine.learned.get(&(map.clone(), key)) {
                         Some(data) => data.clone(),
-                        None => return Step::Break,
+                        None => return Ok(Step::Break),
                     },
                 };
-                self.translate(&data);
+                self.translate(&data).ok_or_else(|| EvaluateError::NoAddress(map.clone()))?;
                 Step::End(End::Accepted)
             }
             Statement::Update { map, key, data, .. } => {
-                let (Some(key), Some(data)) = (self.key(key), self.key(data)) else {
-                    return Step::Break;
+                let (Some(key), Some(data)) = (self.key(key)?, self.key(data)?) else {
+                    return Ok(Step::Break);
                 };
                 self.machine.learned.insert((map.clone(), key), data);
                 Step::Next
@@ -240,27 +287,29 @@ impl Evaluation<'_, '_> {
             }
             Statement::Reject(_) => Step::End(End::Rejected),
             Statement::Verdict(verdict) => Step::Verdict(verdict.clone()),
-        }
+        })
     }
 
-    fn translate(&mut self, data: &[u8]) {
-        let (address, port) = data.split_at(data.len() - 4);
+    /// None if the data are no address with a port.
+    fn translate(&mut self, data: &[u8]) -> Option<()> {
+        let (address, [high, low, _, _]) = data.split_last_chunk()?;
         let before = (self.flow.packet.destination, self.flow.packet.port);
         self.flow.packet.destination = match <[u8; 4]>::try_from(address) {
             Ok(octets) => octets.into(),
-            Err(_) => <[u8; 16]>::try_from(address).expect("an address").into(),
+            Err(_) => <[u8; 16]>::try_from(address).ok()?.into(),
         };
-        self.flow.packet.port = u16::from_be_bytes([port[0], port[1]]);
+        self.flow.packet.port = u16::from_be_bytes([*high, *low]);
         // A translation to the same destination is none (`nf_nat_setup_info` in the kernel).
         self.flow.translated |= before != (self.flow.packet.destination, self.flow.packet.port);
+        Some(())
     }
 
     fn family(&self) -> Family {
         Family::of(&self.flow.packet.source)
     }
 
-    fn is(&self, expression: Expression, constant: &Constant) -> bool {
-        match (expression, constant) {
+    fn is(&self, expression: Expression, constant: &Constant) -> Result<bool, EvaluateError> {
+        Ok(match (expression, constant) {
             (Expression::NetworkFamily, Constant::Family(family)) => self.family() == *family,
             (Expression::Protocol, Constant::Protocol(n)) => self.flow.packet.protocol == *n,
             // It is the first packet.
@@ -289,18 +338,22 @@ impl Evaluation<'_, '_> {
             (Expression::InputInterfaceIndex, Constant::NoInterface) => {
                 self.flow.packet.input.is_none()
             }
-            _ => panic!("{} is not compared with {}", expression.nft(), constant.nft()),
-        }
+            _ => return Err(EvaluateError::Comparison(expression, constant.clone())),
+        })
     }
 
     /// The registers that the expressions fill; None where one of them does not apply.
-    fn key(&mut self, expressions: &[Expression]) -> Option<Vec<u8>> {
+    fn key(&mut self, expressions: &[Expression]) -> Result<Option<Vec<u8>>, EvaluateError> {
         let mut key = Vec::new();
         for expression in expressions {
-            key.extend(self.load(*expression)?);
+            if expression.data_type().is_none() || *expression == Expression::Random(0) {
+                return Err(EvaluateError::NoKey(*expression));
+            }
+            let Some(field) = self.load(*expression) else { return Ok(None) };
+            key.extend(field);
             key.resize(key.len().next_multiple_of(4), 0);
         }
-        Some(key)
+        Ok(Some(key))
     }
 
     fn load(&mut self, expression: Expression) -> Option<Vec<u8>> {
@@ -337,25 +390,29 @@ impl Evaluation<'_, '_> {
             | Expression::CtStatus
             | Expression::InputInterfaceIndex
             | Expression::SourceAddressType
-            | Expression::DestinationAddressType => panic!("{} is no key", expression.nft()),
+            | Expression::DestinationAddressType => None,
         }
     }
 
-    fn look_up(&self, name: &str, key: &[u8]) -> Option<Value> {
-        let id = self.table.set_id(name).unwrap_or_else(|| panic!("there is no set {name}"));
-        look_up(self.table, id, key)
+    fn look_up(&self, name: &Arc<str>, key: &[u8]) -> Result<Option<Value>, EvaluateError> {
+        let (id, set) = self
+            .table
+            .set_id(name)
+            .and_then(|id| Some((id, self.table.set(id)?)))
+            .ok_or_else(|| EvaluateError::NoSet(name.clone()))?;
+        if key.len() != set.key_len() {
+            return Err(EvaluateError::Key { set: name.clone(), len: key.len() });
+        }
+        if !set.flags.interval {
+            return Ok(self.table.get(id, &Key(key.into())).cloned());
+        }
+        let mut elements = self.table.elements(id);
+        let found = elements.find(|(range, _)| in_range(set, range, key));
+        Ok(found.map(|(_, value)| value.clone()))
     }
 }
 
-fn look_up(table: &Table, id: SetId, key: &[u8]) -> Option<Value> {
-    let set = table.set(id)?;
-    if !set.flags.interval {
-        return table.get(id, &Key(key.into())).cloned();
-    }
-    table.elements(id).find(|(range, _)| in_range(set, range, key)).map(|(_, value)| value.clone())
-}
-
-/// Whether every field of a key lies in the range's.
+/// Whether every field of a key lies in the range's. Both have the lengths of the set.
 fn in_range(set: &Set, range: &Key, key: &[u8]) -> bool {
     let (mut first, mut last) = range.0.split_at(set.key_len());
     let mut key = key;

@@ -31,14 +31,9 @@ pub fn example() -> Example {
     let mut table = Table::new("example");
     let mut add = |name: &str, key: &[DataType], data, interval, type_of| {
         let flags = SetFlags { interval, dynamic: false };
-        table.add_set(Set {
-            name: name.into(),
-            key: key.to_vec(),
-            data,
-            flags,
-            type_of,
-            size: None,
-        })
+        table
+            .add_set(Set { name: name.into(), key: key.to_vec(), data, flags, type_of, size: None })
+            .unwrap()
     };
     let fields = || SetData::Fields(vec![Ipv4Address, InetService]);
     let frontends =
@@ -48,14 +43,16 @@ pub fn example() -> Example {
     add("networks", &[Ipv4Address], SetData::None, true, None);
     add("interfaces", &[InterfaceName], SetData::None, true, None);
     add("allowed", &[InetService, Ipv4Address], SetData::None, true, None);
-    table.add_set(Set {
-        name: "clients".into(),
-        key: vec![Ipv4Address],
-        data: fields(),
-        flags: SetFlags { interval: false, dynamic: true },
-        type_of: Some((vec![Expression::SourceAddress(v4)], endpoint())),
-        size: Some(1000),
-    });
+    table
+        .add_set(Set {
+            name: "clients".into(),
+            key: vec![Ipv4Address],
+            data: fields(),
+            flags: SetFlags { interval: false, dynamic: true },
+            type_of: Some((vec![Expression::SourceAddress(v4)], endpoint())),
+            size: Some(1000),
+        })
+        .unwrap();
 
     let saddr = || vec![Expression::SourceAddress(v4)];
     let goto = |chain: &str| Statement::Verdict(Verdict::Goto(chain.into()));
@@ -110,11 +107,11 @@ pub fn example() -> Example {
 pub fn with_slots(count: u32) -> Example {
     let mut example = example();
     let verdict = Value::verdict(Verdict::Goto("balance-2".into()), Some("web".into()));
-    example.table.insert(example.frontends, frontend(1).build(), verdict);
+    example.table.insert(example.frontends, frontend(1).build(), verdict).unwrap();
     for slot in 0..count {
         let endpoint = Ipv4Addr::from(0x0af4_0000 + slot).into();
         let data = Value::Data(crate::Data::address_port(endpoint, 8080));
-        example.table.insert(example.slots, frontend(1).slot(slot).build(), data);
+        example.table.insert(example.slots, frontend(1).slot(slot).build(), data).unwrap();
     }
     example
 }

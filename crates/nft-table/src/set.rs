@@ -1,6 +1,7 @@
 //! Sets and maps, and the elements in them.
 
-use super::{DataType, Expression, Verdict};
+use super::{DataType, Expression, ShapeError, Verdict};
+use crate::shape::check_interface;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 use std::fmt;
@@ -117,14 +118,19 @@ impl KeyBuilder {
         self
     }
 
-    /// An interface name, padded with NUL. Names are at most 15 bytes (`IFNAMSIZ` in `linux/if.h`);
-    /// what is longer is cut off.
-    pub fn interface(mut self, name: &str) -> Self {
-        let mut field = [0; 16];
-        let len = name.len().min(15);
-        field[..len].copy_from_slice(&name.as_bytes()[..len]);
-        self.0.extend_from_slice(&field);
-        self
+    /// An interface name, padded with NUL.
+    ///
+    /// # Errors
+    /// [`ShapeError::Interface`]
+    pub fn interface(mut self, name: &str) -> Result<Self, ShapeError> {
+        check_interface(name)?;
+        self.padded_name(name, 0);
+        Ok(self)
+    }
+
+    fn padded_name(&mut self, name: &str, padding: u8) {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.resize(self.0.len() + DataType::InterfaceName.len() - name.len(), padding);
     }
 
     pub fn build(self) -> Key {
@@ -143,14 +149,15 @@ impl KeyBuilder {
         first.to(self.address(network.broadcast()))
     }
 
-    /// All interface names that begin with `prefix` (`"prefix*"` in nft), as a range.
-    pub fn interface_prefix(self, prefix: &str) -> Key {
-        let mut last = [0xff; 16];
-        let len = prefix.len().min(15);
-        last[..len].copy_from_slice(&prefix.as_bytes()[..len]);
-        let mut end = self.clone();
-        end.0.extend_from_slice(&last);
-        self.interface(prefix).to(end)
+    /// All interface names that begin with `prefix` (`"prefix*"` in nft), as a range, for interval sets.
+    ///
+    /// # Errors
+    /// [`ShapeError::Interface`]
+    pub fn interface_prefix(self, prefix: &str) -> Result<Key, ShapeError> {
+        let mut last = self.clone();
+        let first = self.interface(prefix)?;
+        last.padded_name(prefix, 0xff);
+        Ok(first.to(last))
     }
 }
 
@@ -167,12 +174,15 @@ impl Data {
     /// The most bytes there can be.
     pub const MAX: usize = 20;
 
-    /// Takes the bytes of registers; what is beyond [`Data::MAX`] is cut off.
-    pub fn new(from: &[u8]) -> Data {
-        let len = from.len().min(Data::MAX);
+    /// Takes the bytes of registers.
+    ///
+    /// # Errors
+    /// [`ShapeError::DataTooLong`] beyond [`Data::MAX`].
+    pub fn new(from: &[u8]) -> Result<Data, ShapeError> {
         let mut bytes = [0; Data::MAX];
-        bytes[..len].copy_from_slice(&from[..len]);
-        Data { len: len as u8, bytes }
+        let there = bytes.get_mut(..from.len()).ok_or(ShapeError::DataTooLong(from.len()))?;
+        there.copy_from_slice(from);
+        Ok(Data { len: from.len() as u8, bytes })
     }
 
     /// An address with a port, the data that `dnat` takes.

@@ -252,7 +252,7 @@ fn explanation() -> Vec<u8> {
     let mut attributes = Writer::default();
     attributes.string(1, "no such thing");
     attributes.attribute(2, &28_u32.to_ne_bytes());
-    attributes.0
+    attributes.finish().unwrap()
 }
 
 #[test]

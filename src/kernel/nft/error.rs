@@ -2,7 +2,7 @@
 
 use crate::kernel::netlink::{Answer, Error as NetlinkError};
 use netlink_packet_core::DecodeError;
-use nft_table::netlink::Batch;
+use nft_table::netlink::{Batch, EncodeError};
 use nft_table::{Key, Operation, Transaction, text};
 use std::fmt;
 use std::io;
@@ -18,6 +18,9 @@ pub enum Error {
     /// transaction was made for. Nothing was done; try again.
     #[error("the ruleset was changed by another program in between")]
     Interrupted,
+    /// The transaction is none that the kernel could take.
+    #[error("the transaction cannot be sent: {0}")]
+    Encode(#[from] EncodeError),
     /// The process may not change nftables.
     #[error("the kernel does not let this process change nftables: it needs CAP_NET_ADMIN")]
     Permission,

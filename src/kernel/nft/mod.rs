@@ -12,6 +12,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nft_table::netlink::numbers::{self, INET, message};
 use nft_table::netlink::{Batch, Writer, walk};
 use nft_table::{Key, Set, Snapshot, Transaction, Value};
+use std::io;
 
 /// Room for the errors of a transaction, in bytes.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
@@ -78,7 +79,7 @@ impl Nft {
             return Ok(());
         }
         let before = self.generation()?;
-        let batch = Batch::encode(transaction, self.socket.next_sequence(), generation);
+        let batch = Batch::encode(transaction, self.socket.next_sequence(), generation)?;
         let answers = self
             .socket
             .transact(batch.bytes(), batch.next_sequence())
@@ -129,9 +130,8 @@ impl Nft {
         request: impl FnOnce(&mut Writer),
         each: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), Error> {
-        self.socket
-            .get(encode(message_type, NLM_F_REQUEST, request), attributes(each))
-            .map_err(|error| Error::of_request(what, error))
+        let request = encode(message_type, NLM_F_REQUEST, request)?;
+        self.socket.get(request, attributes(each)).map_err(|error| Error::of_request(what, error))
     }
 
     /// [`Nft::get`] for all there is.
@@ -145,7 +145,7 @@ impl Nft {
         request: impl FnOnce(&mut Writer),
         each: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), Error> {
-        let request = encode(message_type, NLM_F_REQUEST | NLM_F_DUMP, request);
+        let request = encode(message_type, NLM_F_REQUEST | NLM_F_DUMP, request)?;
         match self.socket.dump(request, attributes(each)) {
             Ok(Dumped::Complete) => Ok(()),
             Ok(Dumped::Interrupted) => Err(Error::Interrupted),
@@ -195,12 +195,19 @@ impl Kernel for Nft {
 }
 
 /// A request about objects of family inet; the socket numbers it.
-fn encode(message_type: u16, flags: u16, attributes: impl FnOnce(&mut Writer)) -> Vec<u8> {
+fn encode(
+    message_type: u16,
+    flags: u16,
+    attributes: impl FnOnce(&mut Writer),
+) -> Result<Vec<u8>, Error> {
     let mut writer = Writer::default();
     let start = writer.open_message(message_type, flags, 0, INET, 0);
     attributes(&mut writer);
     writer.close_message(start);
-    writer.0
+    writer.finish().map_err(|error| Error::Socket {
+        what: "encoding a request",
+        source: io::Error::new(io::ErrorKind::InvalidInput, error),
+    })
 }
 
 /// Takes the netfilter header off a message.

@@ -146,7 +146,7 @@ impl Planner {
         }
         for (set, keys) in objects.sets {
             let id = self.writer.put_set(set);
-            keys.into_iter().for_each(|key| self.writer.table.insert(id, key, Value::Member));
+            keys.into_iter().for_each(|key| self.writer.insert(id, key, Value::Member));
         }
         objects.chains.into_iter().for_each(|chain| self.writer.put_chain(chain));
     }

@@ -1,13 +1,15 @@
 //! A transaction as one batch of netlink messages.
 
 use super::declarations;
-use super::elements::Shape;
 use super::expressions::{ANONYMOUS_SET, compile};
 use super::numbers::{self, element as element_number, message};
 use super::subject::{Message, Subject};
 use super::writer::{Open, Writer};
-use crate::{Key, Operation, Rule, Set, Transaction, Value};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
+use crate::shape::{Shape, check_name, check_rule};
+use crate::{Key, Operation, Rule, Set, ShapeError, Transaction, Value};
+use netlink_packet_core::{
+    Emitable, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
+};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
     SetElementList, SetElementMessage, SetMessage, TableAttribute, TableFlags, TableMessage,
@@ -30,34 +32,57 @@ pub struct Batch {
     pub(super) messages: Vec<Message>,
 }
 
+/// Why a transaction has no encoding.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("operation {operation}{}: {cause}", .element.map(|index| format!(", element {index}")).unwrap_or_default())]
+pub struct EncodeError {
+    /// Index of the operation in the transaction.
+    pub operation: usize,
+    /// Index of the element in the operation, if it is one that does not fit.
+    pub element: Option<usize>,
+    /// What is wrong with it.
+    #[source]
+    pub cause: ShapeError,
+}
+
 impl Batch {
     /// Encodes a transaction. Its messages are numbered from `first_sequence` on. With a generation the
     /// kernel refuses it (ERESTART) if the ruleset has another one by then.
+    ///
+    /// # Errors
+    /// If a name, a declaration, a key or a value is none that the kernel could have. Of
+    /// [`Table::changes`](crate::Table::changes) only names of the table and of chains, and rules that are too long,
+    /// can be: sets and elements were checked before.
     pub fn encode(
         transaction: &Transaction<'_>,
         first_sequence: u32,
         generation: Option<u32>,
-    ) -> Batch {
+    ) -> Result<Batch, EncodeError> {
         let mut encoder = Encoder {
             table: transaction.table,
-            writer: Writer(Vec::with_capacity(estimate(transaction))),
+            writer: Writer::with_capacity(estimate(transaction)),
             first_sequence,
             messages: Vec::new(),
             operation: 0,
+            element: None,
             next_set_id: 1,
         };
         encoder.control(message::BATCH_BEGIN, generation);
         for (index, operation) in transaction.operations.iter().enumerate() {
             encoder.operation = index;
-            encoder.encode(operation);
+            encoder.element = None;
+            let result = check_name(transaction.table).and_then(|()| encoder.encode(operation));
+            result.map_err(|cause| encoder.error(cause))?;
         }
         if let Some(last) = encoder.messages.last() {
-            let flags = &mut encoder.writer.0[last.start + 6..last.start + 8];
+            let flags = &mut encoder.writer.bytes[last.start + 6..last.start + 8];
             let asked = u16::from_ne_bytes([flags[0], flags[1]]) | NLM_F_ACK;
             flags.copy_from_slice(&asked.to_ne_bytes());
         }
         encoder.control(message::BATCH_END, None);
-        Batch { bytes: encoder.writer.0, first_sequence, messages: encoder.messages }
+        let Encoder { writer, messages, operation, element, .. } = encoder;
+        let bytes = writer.finish().map_err(|cause| EncodeError { operation, element, cause })?;
+        Ok(Batch { bytes, first_sequence, messages })
     }
 
     /// The messages, ready to be sent.
@@ -114,7 +139,9 @@ struct Encoder<'a> {
     writer: Writer,
     first_sequence: u32,
     messages: Vec<Message>,
+    /// What is being written: the index of an operation, and that of an element if it does not fit.
     operation: usize,
+    element: Option<usize>,
     next_set_id: u32,
 }
 
@@ -147,7 +174,11 @@ impl Encoder<'_> {
         self.writer.close_message(start);
     }
 
-    fn encode(&mut self, operation: &Operation<'_>) {
+    fn error(&self, cause: ShapeError) -> EncodeError {
+        EncodeError { operation: self.operation, element: self.element, cause }
+    }
+
+    fn encode(&mut self, operation: &Operation<'_>) -> Result<(), ShapeError> {
         let table = self.table.to_owned();
         match operation {
             Operation::AddTable => {
@@ -160,39 +191,46 @@ impl Encoder<'_> {
                 self.message(DELETE, NfTablesMessage::DeleteTable(TableMessage { attributes }));
             }
             Operation::FlushChain(chain) => {
+                check_name(chain)?;
                 let attributes =
                     vec![RuleAttribute::Table(table), RuleAttribute::Chain((*chain).to_owned())];
                 self.message(DELETE, NfTablesMessage::DeleteRule(RuleMessage { attributes }));
             }
             Operation::DeleteChain(chain) => {
+                check_name(chain)?;
                 let attributes =
                     vec![ChainAttribute::Table(table), ChainAttribute::Name((*chain).to_owned())];
                 self.message(DELETE, NfTablesMessage::DeleteChain(ChainMessage { attributes }));
             }
             Operation::DeleteSet(set) => {
+                check_name(set)?;
                 let attributes =
                     vec![SetAttribute::Table(table), SetAttribute::Name((*set).to_owned())];
                 self.message(DELETE, NfTablesMessage::DeleteSet(SetMessage { attributes }));
             }
             Operation::AddSet(set) => {
+                set.check()?;
                 let id = self.set_id();
                 let attributes = declarations::set(&table, set, id);
                 self.message(ADD, NfTablesMessage::NewSet(SetMessage { attributes }));
             }
             Operation::AddChain(chain) => {
+                check_name(&chain.name)?;
                 let attributes = declarations::chain(&table, chain);
                 self.message(ADD, NfTablesMessage::NewChain(ChainMessage { attributes }));
             }
-            Operation::AddRule { chain, rule } => self.add_rule(chain, rule),
+            Operation::AddRule { chain, rule } => return self.add_rule(chain, rule),
             Operation::FlushSet(set) => {
+                check_name(&set.name)?;
                 let attributes =
                     vec![SetElementList::Table(table), SetElementList::Set(set.name.to_string())];
                 let content = SetElementMessage { attributes };
                 self.message(DELETE, NfTablesMessage::DeleteSetElement(content));
             }
-            Operation::DeleteElements { set, keys } => self.delete_elements(set, keys),
-            Operation::AddElements { set, elements } => self.add_elements(set, elements),
+            Operation::DeleteElements { set, keys } => return self.delete_elements(set, keys),
+            Operation::AddElements { set, elements } => return self.add_elements(set, elements),
         }
+        Ok(())
     }
 
     fn set_id(&mut self) -> u32 {
@@ -201,8 +239,14 @@ impl Encoder<'_> {
     }
 
     /// A rule comes after the anonymous sets that it looks into.
-    fn add_rule(&mut self, chain: &str, rule: &Rule) {
+    fn add_rule(&mut self, chain: &str, rule: &Rule) -> Result<(), ShapeError> {
+        check_name(chain)?;
+        check_rule(rule)?;
         let compiled = compile(rule, self.next_set_id);
+        let len: usize = compiled.expressions.iter().map(Emitable::buffer_len).sum();
+        if len + NLA_HEADER_SIZE > usize::from(u16::MAX) {
+            return Err(ShapeError::TooLong);
+        }
         for protocols in &compiled.anonymous_sets {
             let id = self.set_id();
             let attributes = declarations::protocols(self.table, protocols, id);
@@ -226,27 +270,32 @@ impl Encoder<'_> {
         ];
         let content = NfTablesMessage::NewRule(RuleMessage { attributes });
         self.message(ADD | NLM_F_APPEND, content);
+        Ok(())
     }
 
-    fn delete_elements(&mut self, set: &Set, keys: &[&Key]) {
+    fn delete_elements(&mut self, set: &Set, keys: &[&Key]) -> Result<(), ShapeError> {
+        set.check()?;
         let shape = Shape::of(set);
         let mut list = List::new(message::DELETE_ELEMENTS, DELETE, &set.name, None);
         for (index, key) in keys.iter().enumerate() {
+            self.checked(index, shape.check_key(key))?;
             if set.is_plain_interval() {
                 list.add(self, index, |writer| shape.write_range(writer, key, &Value::Member));
             } else {
-                list.add(self, index, |writer| {
-                    shape.write(writer, key, set.flags.interval, None);
-                });
+                list.add(self, index, |writer| shape.write(writer, key, None));
             }
         }
         list.end(self);
+        Ok(())
     }
 
-    fn add_elements(&mut self, set: &Set, elements: &[(&Key, &Value)]) {
+    fn add_elements(&mut self, set: &Set, elements: &[(&Key, &Value)]) -> Result<(), ShapeError> {
+        set.check()?;
         let shape = Shape::of(set);
         let mut list = List::new(message::NEW_ELEMENTS, ADD, &set.name, None);
         for (index, (key, value)) in elements.iter().enumerate() {
+            let fits = shape.check_key(key).and_then(|()| shape.check_value(value));
+            self.checked(index, fits)?;
             if set.is_plain_interval() {
                 let leading = index == 0 && shape.first(key).iter().any(|byte| *byte != 0);
                 list.add(self, index, |writer| {
@@ -256,12 +305,20 @@ impl Encoder<'_> {
                     shape.write_range(writer, key, value);
                 });
             } else {
-                list.add(self, index, |writer| {
-                    shape.write(writer, key, set.flags.interval, Some(value));
-                });
+                list.add(self, index, |writer| shape.write(writer, key, Some(value)));
             }
         }
         list.end(self);
+        Ok(())
+    }
+
+    /// Remembers the element that does not fit.
+    #[inline]
+    fn checked(&mut self, index: usize, fits: Result<(), ShapeError>) -> Result<(), ShapeError> {
+        if fits.is_err() {
+            self.element = Some(index);
+        }
+        fits
     }
 }
 
@@ -287,11 +344,11 @@ impl<'a> List<'a> {
         if self.open.is_none() {
             self.begin(encoder, element);
         }
-        let before = encoder.writer.0.len();
+        let before = encoder.writer.bytes.len();
         write(&mut encoder.writer);
         let is_full = |(_, list): &(usize, Open)| encoder.writer.len_of(list) > MAX_LIST;
         if self.open.as_ref().is_some_and(is_full) {
-            encoder.writer.0.truncate(before);
+            encoder.writer.bytes.truncate(before);
             self.end(encoder);
             self.begin(encoder, element);
             write(&mut encoder.writer);

@@ -1,9 +1,9 @@
 //! Sets and chains as netlink attributes.
 
-use super::elements::fields_len;
 use super::expressions::ANONYMOUS_SET;
 use super::numbers::{LIST_ELEMENT, chain as chain_number, set as set_number};
 use super::userdata;
+use crate::shape::fields_len;
 use crate::{Chain, DataType, Set, SetData};
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{

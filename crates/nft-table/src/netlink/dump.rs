@@ -1,9 +1,9 @@
 //! Reads what the kernel dumps: sets, chains, rules and elements of a table.
 
-use super::elements::{Shape, fields_len};
 use super::numbers::{self, chain as chain_number, element as number, set as set_number, verdict};
 use super::userdata;
 use super::walk::{self, attributes, string, walk};
+use crate::shape::Shape;
 use crate::{
     BaseChain, ChainType, Data, DataType, Hook, Key, Set, SetData, SetFlags, Value, Verdict,
     VerdictElement,
@@ -103,7 +103,7 @@ fn declared(
     ] {
         expected |= if is_set { flag } else { 0 };
     }
-    (flags == expected).then_some(set)
+    (flags == expected && set.check().is_ok()).then_some(set)
 }
 
 /// The types of a concatenation.
@@ -249,14 +249,10 @@ impl<'a> ElementReader<'a> {
                 _ => {}
             }
         }
-        if key.len() != self.shape.key_len {
-            return Err(format!(
-                "an element of set {} has a key of {} bytes, not {}",
-                self.set.name,
-                key.len(),
-                self.shape.key_len
-            )
-            .into());
+        for len in [key.len(), key_end.map_or(key.len(), <[u8]>::len)] {
+            if len != self.shape.key_len {
+                return Err(self.wrong_len("a key", len, self.shape.key_len));
+            }
         }
         let value = if is_end { Value::Member } else { self.value(data, comment)? };
         if self.set.is_plain_interval() {
@@ -266,6 +262,11 @@ impl<'a> ElementReader<'a> {
         let last = self.set.flags.interval.then(|| key_end.unwrap_or(key));
         self.elements.push((self.key(key, last), value));
         Ok(())
+    }
+
+    fn wrong_len(&self, what: &str, len: usize, expected: usize) -> DecodeError {
+        let set = &self.set.name;
+        format!("an element of set {set} has {what} of {len} bytes, not {expected}").into()
     }
 
     fn key(&self, first: &[u8], last: Option<&[u8]>) -> Key {
@@ -282,11 +283,14 @@ impl<'a> ElementReader<'a> {
     fn value(&mut self, data: Option<&[u8]>, comment: Option<&str>) -> Result<Value, DecodeError> {
         match &self.set.data {
             SetData::None => Ok(Value::Member),
-            SetData::Fields(fields) => {
+            SetData::Fields(_) => {
                 let bytes = data.and_then(|data| find(data, number::VALUE)).unwrap_or_default();
+                if bytes.len() != self.shape.data_len {
+                    return Err(self.wrong_len("data", bytes.len(), self.shape.data_len));
+                }
                 let mut padded: SmallVec<[u8; Data::MAX]> = SmallVec::from_slice(bytes);
-                padded.resize(fields_len(fields).next_multiple_of(4), 0);
-                Ok(Value::Data(Data::new(&padded)))
+                padded.resize(bytes.len().next_multiple_of(4), 0);
+                Data::new(&padded).map(Value::Data).map_err(|error| error.to_string().into())
             }
             SetData::Verdict => {
                 let verdict = data.and_then(|data| find(data, number::VERDICT));

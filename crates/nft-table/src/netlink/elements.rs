@@ -4,56 +4,28 @@
 use super::expressions::verdict_code;
 use super::numbers::{LIST_ELEMENT, element as number};
 use super::writer::Writer;
-use crate::{DataType, Key, Set, SetData, Value, VerdictElement};
+use crate::shape::Shape;
+use crate::{Key, Value, VerdictElement};
 use smallvec::SmallVec;
 
-/// The most bytes of a comment that the one length byte of a user data record allows, less the NUL.
-const MAX_COMMENT: usize = 254;
-
-/// How the kernel keeps the elements of a set.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Bytes of a key. A single field is not padded, the fields of a concatenation are.
-    pub key_len: usize,
-    pub data_len: usize,
-    /// Bytes of a key in [`Key`], where a single field is padded as well.
-    pub padded_key_len: usize,
-}
-
-/// Bytes of fields as the kernel keeps them.
-pub fn fields_len(fields: &[DataType]) -> usize {
-    match fields {
-        [one] => one.len(),
-        many => many.iter().map(|field| field.padded_len()).sum(),
-    }
-}
-
+/// The methods expect keys and values that fit: see [`Shape::check_key`] and [`Shape::check_value`].
 impl Shape {
-    pub fn of(set: &Set) -> Shape {
-        let data_len = match &set.data {
-            SetData::Fields(fields) => fields_len(fields),
-            SetData::None | SetData::Verdict => 0,
-        };
-        Shape { key_len: fields_len(&set.key), data_len, padded_key_len: set.key_len() }
-    }
-
     /// The key of an element, or the first key of a range.
     pub fn first(self, key: &Key) -> &[u8] {
         &key.0[..self.key_len]
     }
 
-    /// The last key of a range. A key that is not a range is one of a single key.
+    /// The last key of a range.
     pub fn last(self, key: &Key) -> &[u8] {
-        let start = if key.0.len() > self.padded_key_len { self.padded_key_len } else { 0 };
-        &key.0[start..start + self.key_len]
+        &key.0[self.padded_key_len..][..self.key_len]
     }
 
     /// Writes the element of a set without intervals, or of concatenated intervals.
     #[inline]
-    pub fn write(self, out: &mut Writer, key: &Key, is_interval: bool, value: Option<&Value>) {
+    pub fn write(self, out: &mut Writer, key: &Key, value: Option<&Value>) {
         let element = out.open(LIST_ELEMENT);
         write_data(out, number::KEY, self.first(key));
-        if is_interval {
+        if self.is_interval {
             write_data(out, number::KEY_END, self.last(key));
         }
         if let Some(value) = value {
@@ -133,8 +105,6 @@ fn write_user_data(out: &mut Writer, comment: Option<&str>, open: bool) {
     }
     let mut bytes: SmallVec<[u8; 136]> = SmallVec::new();
     if let Some(comment) = comment {
-        let end = (0..=MAX_COMMENT).rev().find(|end| comment.is_char_boundary(*end));
-        let comment = comment.get(..end.unwrap_or(0)).unwrap_or(comment);
         bytes.extend_from_slice(&[number::COMMENT, comment.len() as u8 + 1]);
         bytes.extend_from_slice(comment.as_bytes());
         bytes.push(0);

@@ -20,7 +20,7 @@ mod userdata;
 pub mod walk;
 mod writer;
 
-pub use batch::Batch;
+pub use batch::{Batch, EncodeError};
 pub use snapshot::{AnonymousSets, SnapshotChain};
 pub use subject::Subject;
 pub use writer::Writer;

@@ -4,6 +4,7 @@ use super::expressions::{ANONYMOUS_SET, compile};
 use super::numbers::rule as number;
 use super::walk::{self, attributes, string};
 use super::writer::Writer;
+use crate::shape::check_rule;
 use crate::{BaseChain, Chain, Rule};
 use hashbrown::HashMap;
 use netlink_packet_core::{NLA_F_NESTED, NlasIterator};
@@ -31,7 +32,7 @@ impl SnapshotChain {
             for protocols in compile(rule, 0).anonymous_sets {
                 anonymous_sets.insert(ANONYMOUS_SET.to_owned(), sorted(protocols));
             }
-            rules.push(emit(rule));
+            rules.push(emit(rule).unwrap_or_default());
         }
         SnapshotChain { base: chain.base, rules, anonymous_sets: Arc::new(anonymous_sets) }
     }
@@ -44,7 +45,7 @@ impl SnapshotChain {
     }
 
     fn is(&self, rule: &Rule, there: &[u8]) -> bool {
-        let ours = emit(rule);
+        let Some(ours) = emit(rule) else { return false };
         let mut protocols = compile(rule, 0).anonymous_sets.into_iter();
         let mut same_set = |name: &str| {
             protocols.next().is_some_and(|protocols| {
@@ -65,13 +66,15 @@ fn sorted(protocols: &[u8]) -> Vec<u8> {
     protocols
 }
 
-/// The expressions of a rule as they are sent, but for the ids of anonymous sets.
-fn emit(rule: &Rule) -> Vec<u8> {
+/// The expressions of a rule as they are sent, but for the ids of anonymous sets; None if it refers to names that
+/// nothing can have.
+fn emit(rule: &Rule) -> Option<Vec<u8>> {
+    check_rule(rule).ok()?;
     let mut writer = Writer::default();
     for expression in compile(rule, 0).expressions {
         writer.emit(&expression);
     }
-    writer.0
+    writer.finish().ok()
 }
 
 /// Whether an expression is what nft, but not this library, puts before the lookup of a protocol number

@@ -71,7 +71,7 @@ fn elements(batch: &Batch) -> Vec<String> {
 fn add(set: &Set, elements: &[(Key, Value)], first_sequence: u32) -> Batch {
     let elements = elements.iter().map(|(key, value)| (key, value)).collect();
     let operations = vec![Operation::AddTable, Operation::AddElements { set, elements }];
-    Batch::encode(&Transaction { table: "t", operations }, first_sequence, None)
+    Batch::encode(&Transaction { table: "t", operations }, first_sequence, None).unwrap()
 }
 
 /// Expressions as `name kind=value ...`, one a line.
@@ -81,7 +81,7 @@ fn expressions(statements: Vec<Statement>) -> Vec<String> {
         writer.emit(&expression);
     }
     let part = |bytes, wanted| attributes(bytes).find(|(kind, _)| *kind == wanted).unwrap().1;
-    attributes(&writer.0)
+    attributes(&writer.bytes)
         .map(|(_, expression)| {
             let mut text = string(part(expression, rule_number::EXPRESSION_NAME)).to_owned();
             let mut data: Vec<(u16, &[u8])> =
@@ -202,7 +202,7 @@ fn an_offset_names_the_range() {
 fn an_offset_names_the_expression() {
     let rule = Rule::new(vec![Statement::Reject(Reject::Family(Family::V4))]);
     let operations = vec![Operation::AddRule { chain: "c", rule: &rule }];
-    let batch = Batch::encode(&Transaction { table: "t", operations }, 1, None);
+    let batch = Batch::encode(&Transaction { table: "t", operations }, 1, None).unwrap();
     let expression = |offset| batch.subject(2, Some(offset)).unwrap().expression;
     // Expressions of 36 and 44 bytes after 20 bytes of headers and 20 of names and the list's header.
     assert_eq!(expression(40).as_deref(), Some("meta"));
@@ -213,7 +213,7 @@ fn an_offset_names_the_expression() {
 #[test]
 fn a_batch_can_be_for_a_generation() {
     let transaction = Transaction { table: "t", operations: vec![Operation::AddTable] };
-    let batch = Batch::encode(&transaction, 1, Some(0x1234));
+    let batch = Batch::encode(&transaction, 1, Some(0x1234)).unwrap();
     assert_eq!(hex(&messages(&batch)[0].3), "0800010000001234");
 }
 
@@ -312,7 +312,7 @@ fn an_update_has_its_data_in_the_next_large_register() {
 fn anonymous_sets_come_before_their_rule() {
     let rule = Rule::new(vec![Statement::ProtocolIn(&[6, 17]), Statement::Masquerade]);
     let operations = vec![Operation::AddRule { chain: "c", rule: &rule }];
-    let batch = Batch::encode(&Transaction { table: "t", operations }, 1, None);
+    let batch = Batch::encode(&Transaction { table: "t", operations }, 1, None).unwrap();
     let kinds: Vec<u16> = messages(&batch).iter().map(|(kind, ..)| *kind).collect();
     let expected = [
         message::BATCH_BEGIN,
@@ -363,12 +363,12 @@ fn malformed_dumps_are_errors() {
         writer.attribute(1, &bytes);
         writer.close(list);
         let mut reader = ElementReader::new(&set);
-        reader.read(&writer.0).map(|()| reader.finish())
+        reader.read(&writer.bytes).map(|()| reader.finish())
     };
     assert!(read("0c00010008000100").is_err(), "a length beyond the end");
     assert!(read("0c0001000600010001020000").is_err(), "a key that is too short");
     assert!(read("").is_err(), "no key");
-    let data = Data::new(&[1, 2, 3, 4]);
+    let data = Data::new(&[1, 2, 3, 4]).unwrap();
     let key = Key(smallvec::smallvec![10, 0, 0, 1]);
     let expected = vec![(key, Value::Data(data))];
     assert_eq!(read("0c000100080001000a0000010c0002000800010001020304").unwrap(), expected);

@@ -1,11 +1,15 @@
 //! Writes netlink messages and attributes straight into one growing buffer.
 
+use crate::ShapeError;
 use netlink_packet_core::{Emitable, NLA_F_NESTED, NLA_HEADER_SIZE, NetlinkHeader};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterProtoFamily};
 
-/// A buffer of messages.
+/// A buffer of messages. An attribute that is longer than 64 KiB spoils it: [`Writer::finish`] says so.
 #[derive(Debug, Default)]
-pub struct Writer(pub Vec<u8>);
+pub struct Writer {
+    pub(super) bytes: Vec<u8>,
+    pub(super) is_spoilt: bool,
+}
 
 /// Where a nested attribute that is being written begins.
 #[derive(Debug)]
@@ -13,19 +17,32 @@ pub struct Writer(pub Vec<u8>);
 pub struct Open(usize);
 
 impl Writer {
+    /// A buffer with room for so many bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Writer {
+        Writer { bytes: Vec::with_capacity(bytes), is_spoilt: false }
+    }
+
+    /// The messages and attributes that were written.
+    ///
+    /// # Errors
+    /// [`ShapeError::TooLong`] if an attribute is longer than its length can say.
+    pub fn finish(self) -> Result<Vec<u8>, ShapeError> {
+        if self.is_spoilt { Err(ShapeError::TooLong) } else { Ok(self.bytes) }
+    }
+
     /// Writes an attribute with its padding.
     #[inline]
     pub fn attribute(&mut self, kind: u16, value: &[u8]) {
         self.header(kind, NLA_HEADER_SIZE + value.len());
-        self.0.extend_from_slice(value);
+        self.bytes.extend_from_slice(value);
         self.pad();
     }
 
     /// Writes a string that ends with NUL.
     pub fn string(&mut self, kind: u16, value: &str) {
         self.header(kind, NLA_HEADER_SIZE + value.len() + 1);
-        self.0.extend_from_slice(value.as_bytes());
-        self.0.push(0);
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.push(0);
         self.pad();
     }
 
@@ -37,7 +54,7 @@ impl Writer {
     /// Begins a nested attribute.
     #[inline]
     pub fn open(&mut self, kind: u16) -> Open {
-        let open = Open(self.0.len());
+        let open = Open(self.bytes.len());
         self.header(kind | NLA_F_NESTED, 0);
         open
     }
@@ -45,20 +62,20 @@ impl Writer {
     /// Ends a nested attribute: it holds what was written since.
     #[inline]
     pub fn close(&mut self, Open(start): Open) {
-        let len = u16::try_from(self.0.len() - start).expect("an attribute is below 64 KiB");
-        self.0[start..start + 2].copy_from_slice(&len.to_ne_bytes());
+        let len = self.attribute_len(self.bytes.len() - start);
+        self.bytes[start..start + 2].copy_from_slice(&len.to_ne_bytes());
     }
 
     /// Bytes of a nested attribute so far.
     pub fn len_of(&self, open: &Open) -> usize {
-        self.0.len() - open.0
+        self.bytes.len() - open.0
     }
 
     /// Writes something that knows its length.
     pub fn emit(&mut self, what: &impl Emitable) {
-        let start = self.0.len();
-        self.0.resize(start + what.buffer_len(), 0);
-        what.emit(&mut self.0[start..]);
+        let start = self.bytes.len();
+        self.bytes.resize(start + what.buffer_len(), 0);
+        what.emit(&mut self.bytes[start..]);
     }
 
     /// Begins a message. Returns where it begins.
@@ -70,7 +87,7 @@ impl Writer {
         family: u8,
         resource: u16,
     ) -> usize {
-        let start = self.0.len();
+        let start = self.bytes.len();
         let mut header = NetlinkHeader::default();
         header.message_type = message_type;
         header.flags = flags;
@@ -82,20 +99,28 @@ impl Writer {
 
     /// Ends the message that begins at `start`.
     pub fn close_message(&mut self, start: usize) {
-        let len = (self.0.len() - start) as u32;
-        self.0[start..start + 4].copy_from_slice(&len.to_ne_bytes());
+        let len = (self.bytes.len() - start) as u32;
+        self.bytes[start..start + 4].copy_from_slice(&len.to_ne_bytes());
+    }
+
+    #[inline]
+    fn attribute_len(&mut self, len: usize) -> u16 {
+        u16::try_from(len).unwrap_or_else(|_| {
+            self.is_spoilt = true;
+            u16::MAX
+        })
     }
 
     #[inline]
     fn header(&mut self, kind: u16, len: usize) {
-        let len = u16::try_from(len).expect("an attribute is below 64 KiB");
+        let len = self.attribute_len(len);
         let ([a, b], [c, d]) = (len.to_ne_bytes(), kind.to_ne_bytes());
-        self.0.extend_from_slice(&[a, b, c, d]);
+        self.bytes.extend_from_slice(&[a, b, c, d]);
     }
 
     #[inline]
     fn pad(&mut self) {
-        let len = self.0.len();
-        self.0.extend_from_slice(&[0; 3][..len.next_multiple_of(4) - len]);
+        let len = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 3][..len.next_multiple_of(4) - len]);
     }
 }

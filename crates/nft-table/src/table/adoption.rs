@@ -54,7 +54,7 @@ impl Table {
                     self.touched_chains.remove(&chain.name);
                     continue;
                 }
-                Some(_) => KernelChain::Different,
+                Some(there) => KernelChain::Different { base: there.base },
             };
             self.touched_chains.insert(chain.name.clone(), before);
         }
@@ -73,14 +73,14 @@ impl Table {
     /// first chain or set that is deleted, because they may lead to it.
     pub fn delete_leftovers(&mut self) {
         for name in std::mem::take(&mut self.leftover_chains) {
-            self.touched_chains.insert(name, KernelChain::Different);
+            self.touched_chains.insert(name, KernelChain::Different { base: None });
         }
         self.removed_sets.append(&mut self.leftover_sets);
     }
 
     /// Whether the kernel has the set already.
     pub fn is_in_kernel(&self, id: SetId) -> bool {
-        self.sets[id.0 as usize].as_ref().is_some_and(|state| !state.new)
+        self.state(id).is_some_and(|state| !state.new)
     }
 
     /// As if the kernel had nothing.

@@ -4,7 +4,15 @@ use super::{InKernel, KernelChain, SetState, Table};
 use crate::{Chain, Key, Operation, Rule, SetData, Transaction, Value};
 use std::sync::Arc;
 
-static DIFFERENT: KernelChain = KernelChain::Different;
+/// A chain that is not in the kernel as it should be.
+struct TouchedChain<'a> {
+    name: &'a str,
+    /// None: it should not be there.
+    wanted: Option<&'a Chain>,
+    is_in_kernel: bool,
+    /// The kernel has it at another hook, and does not let it go to this one: it has to be made anew.
+    has_moved: bool,
+}
 
 impl Table {
     /// What brings the kernel from what it has to this state.
@@ -45,18 +53,13 @@ impl Table {
                 operations.push(Operation::DeleteElements { set: &state.set, keys });
             }
         }
-        let touched = self.touched_chains_in_order();
-        for (name, _) in touched.iter().filter(|(name, before)| self.has_stale_rules(name, before))
-        {
-            operations.push(Operation::FlushChain(name));
-        }
+        let mut touched = self.touched_chains_in_order();
+        touched.retain(|chain| chain.is_in_kernel);
+        operations.extend(touched.iter().map(|chain| Operation::FlushChain(chain.name)));
         // Rules lead to sets, and verdicts in sets lead to chains.
         operations.extend(self.removed_sets.iter().map(|name| Operation::DeleteSet(name)));
-        for (name, before) in &touched {
-            if !matches!(before, KernelChain::Absent) && !self.chains.contains_key(*name) {
-                operations.push(Operation::DeleteChain(name));
-            }
-        }
+        touched.retain(|chain| chain.wanted.is_none() || chain.has_moved);
+        operations.extend(touched.iter().map(|chain| Operation::DeleteChain(chain.name)));
     }
 
     /// Additions come last, and what is used before its users.
@@ -65,22 +68,17 @@ impl Table {
             operations.push(Operation::AddSet(&state.set));
         }
         let touched = self.touched_chains_in_order();
-        let wanted: Vec<(&Chain, &KernelChain)> = touched
-            .iter()
-            .filter_map(|(name, before)| self.chains.get(*name).map(|chain| (chain, *before)))
-            .collect();
-        for (chain, before) in &wanted {
-            if matches!(before, KernelChain::Absent) {
+        for TouchedChain { wanted, is_in_kernel, has_moved, .. } in &touched {
+            if let Some(chain) = wanted
+                && (!is_in_kernel || *has_moved)
+            {
                 operations.push(Operation::AddChain(chain));
             }
         }
         // Before the elements: binding a rule to a map makes the kernel walk what is in it.
-        for (chain, before) in wanted {
-            if !matches!(before, KernelChain::Present(same) if same == chain) {
-                let rules = chain.rules.iter();
-                operations
-                    .extend(rules.map(|rule| Operation::AddRule { chain: &chain.name, rule }));
-            }
+        for chain in touched.iter().filter_map(|chain| chain.wanted) {
+            let rules = chain.rules.iter();
+            operations.extend(rules.map(|rule| Operation::AddRule { chain: &chain.name, rule }));
         }
         // Data first, as verdicts lead to them.
         let is_data = |state: &&SetState| matches!(state.set.data, SetData::Fields(_));
@@ -94,40 +92,40 @@ impl Table {
         }
     }
 
-    fn has_stale_rules(&self, name: &str, before: &KernelChain) -> bool {
-        match before {
-            KernelChain::Absent => false,
-            KernelChain::Present(chain) => self.chains.get(name) != Some(chain),
-            KernelChain::Different => true,
-        }
-    }
-
     fn touched_states(&self) -> impl Iterator<Item = &SetState> {
-        self.touched_sets.iter().filter_map(|id| self.sets[id.0 as usize].as_ref()).filter(
-            |state| {
-                // A set that was touched back to what it was has nothing to write.
-                state.new
-                    || state
-                        .touched
-                        .iter()
-                        .any(|(key, before)| state.elements.get(key) != before.as_ref())
-            },
-        )
+        // A set that was touched back to what it was has nothing to write.
+        let is_other = |state: &SetState| {
+            let mut touched = state.touched.iter();
+            touched.any(|(key, before)| state.elements.get(key) != before.as_ref())
+        };
+        let states = self.touched_sets.iter().filter_map(|id| self.state(*id));
+        states.filter(move |state| state.new || is_other(state))
     }
 
-    fn touched_chains_in_order(&self) -> Vec<(&str, &KernelChain)> {
-        let mut touched: Vec<(&str, &KernelChain)> = self
+    fn touched_chains_in_order(&self) -> Vec<TouchedChain<'_>> {
+        let mut touched: Vec<TouchedChain<'_>> = self
             .touched_chains
             .iter()
-            .filter(|(name, before)| match before {
-                KernelChain::Absent => self.chains.contains_key(*name),
-                KernelChain::Present(chain) => self.chains.get(*name) != Some(chain),
-                KernelChain::Different => true,
+            .filter_map(|(name, before)| {
+                let wanted = self.chains.get(name);
+                let is_as_before = match before {
+                    KernelChain::Absent => wanted.is_none(),
+                    KernelChain::Present(chain) => wanted == Some(chain),
+                    KernelChain::Different { .. } => false,
+                };
+                let base = before.base();
+                let has_moved = base.zip(wanted).is_some_and(|(base, chain)| chain.base != base);
+                let is_in_kernel = base.is_some();
+                (!is_as_before).then_some(TouchedChain { name, wanted, is_in_kernel, has_moved })
             })
-            .map(|(name, before)| (&**name, before))
             .collect();
-        touched.extend(self.users_of_replaced_sets().map(|chain| (&*chain.name, &DIFFERENT)));
-        touched.sort_unstable_by_key(|(name, _)| (self.chain_order.get(*name), *name));
+        touched.extend(self.users_of_replaced_sets().map(|chain| TouchedChain {
+            name: &chain.name,
+            wanted: Some(chain),
+            is_in_kernel: true,
+            has_moved: false,
+        }));
+        touched.sort_unstable_by_key(|chain| (self.chain_order.get(chain.name), chain.name));
         touched
     }
 
@@ -142,7 +140,7 @@ impl Table {
             let stays = match self.touched_chains.get(&chain.name) {
                 None => true,
                 Some(KernelChain::Present(before)) => before == *chain,
-                Some(KernelChain::Absent | KernelChain::Different) => false,
+                Some(KernelChain::Absent | KernelChain::Different { .. }) => false,
             };
             stays && chain.rules.iter().flat_map(Rule::sets).any(is_replaced)
         })

@@ -7,10 +7,17 @@
 
 mod adoption;
 mod difference;
+mod error;
+#[cfg(test)]
+mod history;
+#[cfg(test)]
+mod model;
 
 pub use adoption::{Snapshot, SnapshotSet};
+pub use error::TableError;
 
-use crate::{Chain, Key, Set, Value};
+use crate::shape::Shape;
+use crate::{BaseChain, Chain, Key, Set, Value};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +30,7 @@ pub struct SetId(u32);
 #[derive(Debug)]
 struct SetState {
     set: Set,
+    shape: Shape,
     elements: HashMap<Key, Value, foldhash::fast::FixedState>,
     /// The kernel does not have the set: all of it is to be added, and nothing need be remembered.
     new: bool,
@@ -38,7 +46,18 @@ enum KernelChain {
     /// The chain with these rules.
     Present(Chain),
     /// The chain, with some other rules.
-    Different,
+    Different { base: Option<BaseChain> },
+}
+
+impl KernelChain {
+    /// Where the chain is attached in the kernel; None if it is not there.
+    fn base(&self) -> Option<Option<BaseChain>> {
+        match self {
+            KernelChain::Absent => None,
+            KernelChain::Present(chain) => Some(chain.base),
+            KernelChain::Different { base } => Some(*base),
+        }
+    }
 }
 
 /// The desired state of a table in family inet.
@@ -93,30 +112,38 @@ impl Table {
         &self.name
     }
 
-    /// Adds a set. Its name must be new: a set does not change its declaration.
-    pub fn add_set(&mut self, set: Set) -> SetId {
-        let id = SetId(self.sets.len() as u32);
+    /// Adds a set without elements.
+    ///
+    /// # Errors
+    /// [`TableError::SetExists`]; [`TableError::Shape`] if there can be no such set.
+    pub fn add_set(&mut self, set: Set) -> Result<SetId, TableError> {
         let name = set.name.clone();
-        self.sets.push(Some(SetState {
-            set,
-            elements: HashMap::default(),
-            new: true,
-            touched: HashMap::default(),
-        }));
+        if self.set_ids.contains_key(&name) {
+            return Err(TableError::SetExists(name));
+        }
+        set.check().map_err(|cause| TableError::Shape { set: name.clone(), cause })?;
         if self.leftover_sets.remove(&name) {
             // Declared by who knows whom: it goes, and this one comes.
             self.removed_sets.insert(name.clone());
             self.delete_leftovers();
         }
-        let before = self.set_ids.insert(name.clone(), id);
-        assert!(before.is_none(), "set {name} is there already");
+        let id = SetId(self.sets.len() as u32);
+        self.sets.push(Some(SetState {
+            shape: Shape::of(&set),
+            set,
+            elements: HashMap::default(),
+            new: true,
+            touched: HashMap::default(),
+        }));
+        self.set_ids.insert(name, id);
         self.touched_sets.insert(id);
-        id
+        Ok(id)
     }
 
-    /// Removes a set with its elements. No rule may refer to it any more when the difference is taken.
+    /// Removes a set with its elements, if it is there. No rule may refer to it any more when the
+    /// difference is taken.
     pub fn remove_set(&mut self, id: SetId) {
-        let Some(state) = self.sets[id.0 as usize].take() else { return };
+        let Some(state) = self.sets.get_mut(id.0 as usize).and_then(Option::take) else { return };
         self.set_ids.remove(&state.set.name);
         self.touched_sets.remove(&id);
         if !state.new {
@@ -125,9 +152,10 @@ impl Table {
         }
     }
 
-    /// Adds a chain or gives it other rules.
+    /// Adds a chain or gives it other rules. A chain that is attached elsewhere than before is made anew:
+    /// no rule and no element that stays may lead to it.
     pub fn set_chain(&mut self, chain: Chain) {
-        let name = chain.name.clone();
+        let (name, base) = (chain.name.clone(), chain.base);
         if self.chains.get(&name) == Some(&chain) {
             return;
         }
@@ -136,46 +164,59 @@ impl Table {
             self.next_order
         });
         let before = self.chains.insert(name.clone(), chain);
-        self.touch_chain(name, before);
+        let in_kernel = self.touch_chain(name, before).base();
+        if in_kernel.is_some_and(|before| before != base) {
+            self.delete_leftovers();
+        }
     }
 
     /// Removes a chain. No rule and no element may refer to it any more when the difference is taken.
     pub fn remove_chain(&mut self, name: &str) {
         if let Some(before) = self.chains.remove(name) {
             self.chain_order.remove(name);
-            self.touch_chain(before.name.clone(), Some(before));
-            if !matches!(self.touched_chains.get(name), Some(KernelChain::Absent)) {
+            let in_kernel = self.touch_chain(before.name.clone(), Some(before)).base();
+            if in_kernel.is_some() {
                 self.delete_leftovers();
             }
         }
     }
 
-    fn touch_chain(&mut self, name: Arc<str>, before: Option<Chain>) {
+    /// Remembers what the kernel has of a chain, which was `before` in the desired state.
+    fn touch_chain(&mut self, name: Arc<str>, before: Option<Chain>) -> &KernelChain {
         let before = match before {
-            None if self.leftover_chains.remove(&name) => KernelChain::Different,
+            // Leftovers are not attached to a hook: otherwise they are not adopted.
+            None if self.leftover_chains.remove(&name) => KernelChain::Different { base: None },
             before => before.map_or(KernelChain::Absent, KernelChain::Present),
         };
-        self.touched_chains.entry(name).or_insert(before);
+        self.touched_chains.entry(name).or_insert(before)
     }
 
-    /// Puts a value under a key.
-    pub fn insert(&mut self, id: SetId, key: Key, value: Value) {
-        let state = self.sets[id.0 as usize].as_mut().expect("the set was not removed");
+    /// Puts a value under a key, in the place of what was there.
+    ///
+    /// # Errors
+    /// [`TableError::NoSet`], [`TableError::Dynamic`]; [`TableError::Shape`] if the key or the value is none
+    /// of that set. Whether the chain of a verdict is there is left to the kernel.
+    pub fn insert(&mut self, id: SetId, key: Key, value: Value) -> Result<(), TableError> {
+        let state = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut);
+        let state = state.ok_or(TableError::NoSet)?;
+        state.check(&key, &value)?;
         if state.new {
             state.elements.insert(key, value);
-            return;
+            return Ok(());
         }
         if state.elements.get(&key) == Some(&value) {
-            return;
+            return Ok(());
         }
         let before = state.elements.insert(key.clone(), value);
         state.touched.entry(key).or_insert(before);
         self.touched_sets.insert(id);
+        Ok(())
     }
 
-    /// Takes away what is under a key.
+    /// Takes away what is under a key, if anything is.
     pub fn remove(&mut self, id: SetId, key: &Key) {
-        let state = self.sets[id.0 as usize].as_mut().expect("the set was not removed");
+        let state = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut);
+        let Some(state) = state else { return };
         let Some(before) = state.elements.remove(key) else { return };
         if !state.new {
             state.touched.entry(key.clone()).or_insert(Some(before));
@@ -183,37 +224,48 @@ impl Table {
         }
     }
 
-    /// Makes a set hold just these elements.
-    pub fn replace_elements(&mut self, id: SetId, elements: Vec<(Key, Value)>) {
+    /// Makes a set hold just these elements. Of several with the same key the last one counts.
+    ///
+    /// # Errors
+    /// As [`Table::insert`]; then nothing is changed.
+    pub fn replace_elements(
+        &mut self,
+        id: SetId,
+        elements: Vec<(Key, Value)>,
+    ) -> Result<(), TableError> {
+        let state = self.state(id).ok_or(TableError::NoSet)?;
+        elements.iter().try_for_each(|(key, value)| state.check(key, value))?;
         let wanted: HashMap<Key, Value> = elements.into_iter().collect();
-        let there = self.elements(id).map(|(key, _)| key);
+        let there = state.elements.keys();
         let gone: Vec<Key> = there.filter(|key| !wanted.contains_key(*key)).cloned().collect();
         for key in &gone {
             self.remove(id, key);
         }
-        for (key, value) in wanted {
-            self.insert(id, key, value);
-        }
+        wanted.into_iter().try_for_each(|(key, value)| self.insert(id, key, value))
+    }
+
+    fn state(&self, id: SetId) -> Option<&SetState> {
+        self.sets.get(id.0 as usize)?.as_ref()
     }
 
     /// What is under a key.
     pub fn get(&self, id: SetId, key: &Key) -> Option<&Value> {
-        self.sets[id.0 as usize].as_ref()?.elements.get(key)
+        self.state(id)?.elements.get(key)
     }
 
-    /// The elements of a set, in no order.
+    /// The elements of a set, in no order; none of a set that was removed.
     pub fn elements(&self, id: SetId) -> impl Iterator<Item = (&Key, &Value)> {
-        self.sets[id.0 as usize].iter().flat_map(|state| state.elements.iter())
+        self.state(id).into_iter().flat_map(|state| state.elements.iter())
     }
 
     /// How many elements a set has.
     pub fn len(&self, id: SetId) -> usize {
-        self.sets[id.0 as usize].as_ref().map_or(0, |state| state.elements.len())
+        self.state(id).map_or(0, |state| state.elements.len())
     }
 
-    /// The declaration of a set.
+    /// The declaration of a set; None once it was removed.
     pub fn set(&self, id: SetId) -> Option<&Set> {
-        self.sets[id.0 as usize].as_ref().map(|state| &state.set)
+        self.state(id).map(|state| &state.set)
     }
 
     /// The set of a name.
@@ -236,14 +288,14 @@ impl Table {
     /// All chains, in the order in which they were added.
     pub fn chains(&self) -> Vec<&Chain> {
         let mut chains: Vec<&Chain> = self.chains.values().collect();
-        chains.sort_by_key(|chain| self.chain_order[&chain.name]);
+        chains.sort_by_key(|chain| self.chain_order.get(&chain.name));
         chains
     }
 
     /// The kernel has taken [`Table::changes`].
     pub fn committed(&mut self) {
         for id in std::mem::take(&mut self.touched_sets) {
-            if let Some(state) = self.sets[id.0 as usize].as_mut() {
+            if let Some(state) = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut) {
                 state.new = false;
                 state.touched = HashMap::default();
             }
@@ -251,5 +303,21 @@ impl Table {
         self.removed_sets.clear();
         self.touched_chains.clear();
         self.in_kernel = InKernel::Present;
+    }
+}
+
+impl SetState {
+    /// Whether the element is one that the set can have.
+    #[inline]
+    fn check(&self, key: &Key, value: &Value) -> Result<(), TableError> {
+        if self.set.flags.dynamic {
+            return Err(TableError::Dynamic(self.set.name.clone()));
+        }
+        let shape = &self.shape;
+        let mut result = shape.check_key(key).and_then(|()| shape.check_value(value));
+        if shape.is_interval {
+            result = result.and_then(|()| self.set.check_range(key));
+        }
+        result.map_err(|cause| TableError::Shape { set: self.set.name.clone(), cause })
     }
 }
