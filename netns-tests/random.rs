@@ -4,12 +4,11 @@
 //! A failure names its seed: `NETNS_SEED=7 cargo test --test netns random` runs that one alone.
 
 use crate::scenario::{PROTOCOLS, at, refused, two_clients};
-use hashbrown::HashMap;
 use nft_table::Family;
 use nft_table::Table;
 use nft_table::evaluate::{self, Machine, Packet, evaluate};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use test_support::lab::{Lab, Outcome, PORT, cluster_ip, external_ip};
 use test_support::proxy::{

@@ -3,13 +3,12 @@
 //! Every random choice is made in every way. What session affinity remembers then differs from choice to choice,
 //! so a case is followed in several *worlds*, one per memory.
 
-use hashbrown::HashMap;
 use kube_proxy::kernel::addresses::nodeport_networks;
 use kube_proxy::plan::Planner;
 use nft_table::Family;
 use nft_table::Table;
 use nft_table::evaluate::{Machine, Outcome, Packet, evaluate};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use test_support::cases::{

@@ -6,7 +6,9 @@
 /// for user space and does not interpret them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataType {
+    /// IPv4 address, four bytes in network order.
     Ipv4Address,
+    /// IPv6 address, 16 bytes in network order.
     Ipv6Address,
     /// Transport protocol number, one byte.
     InetProto,
@@ -62,8 +64,8 @@ impl DataType {
         }
     }
 
-    /// The number of a concatenation of types: six bits a field (nft's `TYPE_BITS`).
-    pub fn concatenation(types: &[DataType]) -> u32 {
+    /// The number of a concatenation of types: six bits a field (nft's `TYPE_BITS`), of up to five fields.
+    pub(crate) fn concatenation(types: &[DataType]) -> u32 {
         types.iter().fold(0, |number, data_type| number << 6 | data_type.number())
     }
 }

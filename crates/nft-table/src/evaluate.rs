@@ -9,14 +9,16 @@ use super::{
     Chain, ChainType, Constant, Expression, Hook, Key, Set, Statement, Table, Value, Verdict,
 };
 use crate::Family;
-use hashbrown::HashMap;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The first packet of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
+    /// Of the same family as the destination.
     pub source: IpAddr,
+    /// Where it is sent to, before any translation.
     pub destination: IpAddr,
     /// IANA protocol number.
     pub protocol: u8,
@@ -31,13 +33,18 @@ pub struct Packet {
 pub enum Outcome {
     /// It goes on to this destination.
     Passed {
+        /// Its address.
         destination: IpAddr,
+        /// Its port.
         port: u16,
+        /// Whether it is another one than the packet was sent to.
         translated: bool,
+        /// Whether the source becomes an address of the machine.
         masqueraded: bool,
     },
     /// It is answered with "port unreachable" or a TCP reset.
     Rejected,
+    /// It vanishes.
     Dropped,
 }
 

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 /// An IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
+    /// IPv4
     V4,
+    /// IPv6
     V6,
 }
 

@@ -1,5 +1,6 @@
-//! A declarative library for one nftables table: typed chains, rules, sets, maps and elements.
+#![doc = include_str!("../README.md")]
 //!
+//! # The way of a change
 //! ```text
 //! Table (what should be)  --changes()-->  Transaction (operations)  --netlink-->  kernel
 //!        ^                                      |
@@ -9,9 +10,8 @@
 //! A [`Table`] holds the desired state and remembers, for everything that was touched, what the kernel
 //! has; [`Table::changes`] is the difference, proportional to what was touched. Everything can be
 //! rendered as nft syntax ([`text`]) and as netlink ([`netlink`]).
-//!
-//! It knows nothing of Kubernetes, opens no socket and never blocks.
 
+#![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
 mod chain;
@@ -35,7 +35,7 @@ pub use data::DataType;
 pub use expression::{Constant, Expression};
 pub use family::Family;
 pub use rule::{Reject, Rule, Statement, Verdict};
-pub use set::{Data, Element, Key, KeyBuilder, Set, SetData, SetFlags, Value, VerdictElement};
+pub use set::{Data, Key, KeyBuilder, Set, SetData, SetFlags, Value, VerdictElement};
 pub use shape::ShapeError;
 pub use table::{SetId, Snapshot, SnapshotSet, Table, TableError};
 pub use transaction::{Operation, Transaction};

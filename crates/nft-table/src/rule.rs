@@ -6,10 +6,15 @@ use std::sync::Arc;
 /// Where the evaluation of a packet goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
+    /// The base chain is done, and the packet goes on to the next one.
     Accept,
+    /// The packet vanishes.
     Drop,
+    /// On in the chain that has jumped here.
     Return,
+    /// On in this chain, and afterwards in the next rule of the present one.
     Jump(Arc<str>),
+    /// On in this chain, and afterwards where the present one would return to.
     Goto(Arc<str>),
 }
 
@@ -40,17 +45,52 @@ pub enum Reject {
 pub enum Statement {
     /// `EXPRESSION CONSTANT`, `ct status ! dnat` when negated. A bitmask (`ct state`, `ct status`)
     /// matches when the bit is set.
-    Match { expression: Expression, constant: Constant, negated: bool },
+    Match {
+        /// What is compared.
+        expression: Expression,
+        /// What it is compared with.
+        constant: Constant,
+        /// Whether the rule goes on where they differ.
+        negated: bool,
+    },
     /// `meta l4proto { tcp, udp, sctp }`: an anonymous set of protocol numbers.
     ProtocolIn(&'static [u8]),
     /// `KEY @SET`, `KEY != @SET` when negated.
-    InSet { key: Vec<Expression>, set: Arc<str>, negated: bool },
+    InSet {
+        /// The fields of the key.
+        key: Vec<Expression>,
+        /// Name of the set.
+        set: Arc<str>,
+        /// Whether the rule goes on where the set has no such key.
+        negated: bool,
+    },
     /// `KEY vmap @MAP`
-    VerdictMap { key: Vec<Expression>, map: Arc<str> },
+    VerdictMap {
+        /// The fields of the key.
+        key: Vec<Expression>,
+        /// Name of the verdict map.
+        map: Arc<str>,
+    },
     /// `dnat ip to KEY map @MAP`, where the map holds addresses with ports.
-    Dnat { family: Family, key: Vec<Expression>, map: Arc<str> },
+    Dnat {
+        /// The family of packets and addresses.
+        family: Family,
+        /// The fields of the key.
+        key: Vec<Expression>,
+        /// Name of the data map.
+        map: Arc<str>,
+    },
     /// `update @MAP { KEY timeout SECONDS : DATA }`
-    Update { map: Arc<str>, key: Vec<Expression>, data: Vec<Expression>, timeout_seconds: u64 },
+    Update {
+        /// Name of the dynamic data map.
+        map: Arc<str>,
+        /// The fields of the key.
+        key: Vec<Expression>,
+        /// The fields of what is put under the key.
+        data: Vec<Expression>,
+        /// Seconds until the element expires, if it is not updated.
+        timeout_seconds: u64,
+    },
     /// `counter packets N bytes N`: counts, from 0 on.
     Counter,
     /// `masquerade fully-random`
@@ -64,10 +104,12 @@ pub enum Statement {
 /// A rule: its statements are evaluated in order until one does not match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rule {
+    /// Evaluated in this order.
     pub statements: Vec<Statement>,
 }
 
 impl Rule {
+    /// A rule of these statements.
     pub fn new(statements: Vec<Statement>) -> Rule {
         Rule { statements }
     }

@@ -32,9 +32,14 @@ pub struct SetFlags {
 /// The declaration of a set or map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
+    /// 1 to 255 bytes. nft can load a listing again if it begins with a letter and goes on with letters, digits
+    /// and any of `/\_.-`.
     pub name: Arc<str>,
+    /// The fields of a key, 1 to 5.
     pub key: Vec<DataType>,
+    /// What stands beside the key.
     pub data: SetData,
+    /// Whether it holds ranges, and who fills it.
     pub flags: SetFlags,
     /// For sets that are declared with `typeof`: the expressions of key and data. nft needs them
     /// where a field has no type name, as a slot number.
@@ -82,6 +87,7 @@ impl Set {
 pub struct Key(pub SmallVec<[u8; 16]>);
 
 impl Key {
+    /// A key without any field yet.
     pub fn builder() -> KeyBuilder {
         KeyBuilder(SmallVec::new())
     }
@@ -92,6 +98,7 @@ impl Key {
 pub struct KeyBuilder(SmallVec<[u8; 16]>);
 
 impl KeyBuilder {
+    /// An address of either family.
     pub fn address(mut self, address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => self.0.extend_from_slice(&address.octets()),
@@ -106,6 +113,7 @@ impl KeyBuilder {
         self
     }
 
+    /// A port of TCP, UDP or SCTP.
     pub fn port(mut self, port: u16) -> Self {
         let [high, low] = port.to_be_bytes();
         self.0.extend_from_slice(&[high, low, 0, 0]);
@@ -133,6 +141,7 @@ impl KeyBuilder {
         self.0.resize(self.0.len() + DataType::InterfaceName.len() - name.len(), padding);
     }
 
+    /// The key of these fields.
     pub fn build(self) -> Key {
         Key(self.0)
     }
@@ -202,6 +211,7 @@ impl Data {
         Data { len: len as u8 + 4, bytes }
     }
 
+    /// The bytes of the registers.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -216,8 +226,10 @@ impl fmt::Debug for Data {
 /// What a verdict map holds under a key, and the comment of that element.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VerdictElement {
+    /// What becomes of a packet with the key.
     pub verdict: Verdict,
-    /// At most 128 bytes, the most that nft shows (`NFTNL_UDATA_COMMENT_MAXLEN`).
+    /// At most 128 bytes, the most that nft shows (`NFTNL_UDATA_COMMENT_MAXLEN`), without quotation marks and control
+    /// characters.
     pub comment: Option<Box<str>>,
 }
 
@@ -237,11 +249,4 @@ impl Value {
     pub fn verdict(verdict: Verdict, comment: Option<Box<str>>) -> Value {
         Value::Verdict(Box::new(VerdictElement { verdict, comment }))
     }
-}
-
-/// A key with its value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Element {
-    pub key: Key,
-    pub value: Value,
 }

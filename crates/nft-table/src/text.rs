@@ -10,7 +10,8 @@ use crate::Family;
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A transport protocol by its IANA number, as nft prints it.
+/// A transport protocol by its IANA number, as nft prints it: `icmp`, `tcp`, `udp`, `ipv6-icmp`, `sctp`; others
+/// are `unknown`.
 pub fn protocol(number: u8) -> &'static str {
     match number {
         1 => "icmp",

@@ -5,27 +5,41 @@ use super::{Chain, Key, Rule, Set, Value};
 /// One operation on the table. Elements are grouped by set, so that a message carries many of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation<'a> {
+    /// Adds the table, if it is not there.
     AddTable,
+    /// Deletes the table with all that is in it.
     DeleteTable,
     /// Deletes the rules of a chain.
     FlushChain(&'a str),
+    /// Deletes a chain, which must be empty. Nothing may lead to it.
     DeleteChain(&'a str),
+    /// Deletes a set or map with its elements. No rule may look into it.
     DeleteSet(&'a str),
+    /// Adds a set or map without elements.
     AddSet(&'a Set),
     /// Adds a chain without its rules.
     AddChain(&'a Chain),
+    /// Adds a rule behind those of a chain.
     AddRule {
+        /// Name of the chain.
         chain: &'a str,
+        /// The rule.
         rule: &'a Rule,
     },
     /// Deletes all elements of a set.
     FlushSet(&'a Set),
+    /// Deletes elements. All of them must be there.
     DeleteElements {
+        /// The declaration of their set.
         set: &'a Set,
+        /// Their keys.
         keys: Vec<&'a Key>,
     },
+    /// Adds elements. None of them may be there with another value.
     AddElements {
+        /// The declaration of their set.
         set: &'a Set,
+        /// Their keys and values.
         elements: Vec<(&'a Key, &'a Value)>,
     },
 }
@@ -47,10 +61,13 @@ impl Operation<'_> {
 pub struct Transaction<'a> {
     /// Name of the table, in family inet.
     pub table: &'a str,
+    /// What is done, in this order. What another library or program needs in the same transaction can be put in
+    /// anywhere.
     pub operations: Vec<Operation<'a>>,
 }
 
 impl Transaction<'_> {
+    /// Whether it would change nothing.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }

@@ -16,7 +16,9 @@ use std::sync::Arc;
 /// A set as the kernel dumps it.
 #[derive(Debug, PartialEq)]
 pub struct DumpedSet {
+    /// The kernel's name of the set, also of an anonymous one.
     pub name: String,
+    /// Whether it belongs to a rule, as `{ tcp, udp }` does.
     pub is_anonymous: bool,
     /// None where the declaration is one that [`Set`] cannot say.
     pub set: Option<Set>,
@@ -30,6 +32,9 @@ fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// Reads the attributes of a `NFT_MSG_NEWSET`.
+///
+/// # Errors
+/// If they are malformed.
 pub fn set(bytes: &[u8]) -> Result<DumpedSet, DecodeError> {
     let mut name = "";
     let (mut flags, mut key_type, mut data_type) = (0, 0, None);
@@ -129,14 +134,20 @@ fn fields(mut number: u32) -> Option<Vec<DataType>> {
 /// A chain as the kernel dumps it.
 #[derive(Debug, PartialEq)]
 pub struct DumpedChain {
+    /// The table that it is in.
     pub table: String,
+    /// Its own name.
     pub name: String,
+    /// Where it is attached to a hook, if it is.
     pub base: Option<BaseChain>,
     /// Its hook, type or policy is one that [`BaseChain`] cannot say.
     pub is_foreign: bool,
 }
 
 /// Reads the attributes of a `NFT_MSG_NEWCHAIN`.
+///
+/// # Errors
+/// If they are malformed.
 pub fn chain(bytes: &[u8]) -> Result<DumpedChain, DecodeError> {
     let (mut table, mut name, mut type_name) = ("", "", "");
     let (mut hook, mut policy) = (None, chain_number::ACCEPT);
@@ -212,6 +223,7 @@ pub struct ElementReader<'a> {
 }
 
 impl<'a> ElementReader<'a> {
+    /// A reader of the elements of a set, one that was not read yet.
     pub fn new(set: &'a Set) -> ElementReader<'a> {
         ElementReader {
             set,
@@ -223,6 +235,9 @@ impl<'a> ElementReader<'a> {
     }
 
     /// Reads the attributes of a `NFT_MSG_NEWSETELEM`.
+    ///
+    /// # Errors
+    /// If they are malformed, or none of this set.
     pub fn read(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         let Some(list) = find(bytes, number::ELEMENTS) else { return Ok(()) };
         for element in walk(list) {
@@ -317,7 +332,7 @@ impl<'a> ElementReader<'a> {
         }
     }
 
-    /// All elements that were read.
+    /// All elements that were read, ranges in rising order.
     pub fn finish(mut self) -> Vec<(Key, Value)> {
         // Where a range ends and the next begins, the end comes first.
         self.bounds.sort_unstable_by(|(a, a_ends, _), (b, b_ends, _)| {

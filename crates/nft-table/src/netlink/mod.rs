@@ -1,7 +1,7 @@
 //! Transactions as netlink messages, and what the kernel dumps as the types of this library.
 //!
 //! Opens no socket. After a [`Batch`] the kernel holds byte for byte what it would hold after nft 1.0.6 had
-//! loaded the same declarations, so that every nft can list it.
+//! loaded the same declarations, so that nft lists it as its own.
 //!
 //! Elements are the hot path: they are written into the batch one by one, and read from dumps without
 //! anything in between. The few other messages go through the types of `netlink-packet-netfilter`.

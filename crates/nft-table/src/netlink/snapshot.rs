@@ -6,8 +6,8 @@ use super::walk::{self, attributes, string};
 use super::writer::Writer;
 use crate::shape::check_rule;
 use crate::{BaseChain, Chain, Rule};
-use hashbrown::HashMap;
 use netlink_packet_core::{NLA_F_NESTED, NlasIterator};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Anonymous sets by their names: protocol numbers in rising order.
@@ -16,6 +16,7 @@ pub type AnonymousSets = HashMap<String, Vec<u8>>;
 /// What the kernel has of a chain.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotChain {
+    /// Where it is attached to a hook, if it is.
     pub base: Option<BaseChain>,
     /// The expressions of each rule, as the kernel dumps them (`NFTA_RULE_EXPRESSIONS`).
     pub rules: Vec<Vec<u8>>,

@@ -3,7 +3,7 @@
 use super::{InKernel, KernelChain, SetId, SetState, Table};
 use crate::netlink::SnapshotChain;
 use crate::{Key, Set, Value};
-use hashbrown::HashMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What the kernel has of a set or map.
@@ -19,7 +19,9 @@ pub struct SnapshotSet {
 /// What the kernel has of the table.
 #[derive(Debug, Default)]
 pub struct Snapshot {
+    /// Its named sets and maps, by name.
     pub sets: HashMap<Arc<str>, SnapshotSet>,
+    /// Its chains, by name.
     pub chains: HashMap<Arc<str>, SnapshotChain>,
     /// It is set up in a way that this library has no word for, as with a policy other than accept.
     pub is_foreign: bool,
@@ -92,7 +94,7 @@ impl Table {
         for (index, slot) in self.sets.iter_mut().enumerate() {
             if let Some(state) = slot {
                 state.new = true;
-                state.touched = HashMap::default();
+                state.touched = Default::default();
                 self.touched_sets.insert(SetId(index as u32));
             }
         }
@@ -123,7 +125,8 @@ impl SetState {
     /// Compares with the elements that the kernel has.
     fn adopt(&mut self, there: Vec<(Key, Value)>) {
         self.new = false;
-        let there: HashMap<Key, Value, foldhash::fast::FixedState> = there.into_iter().collect();
+        let there: hashbrown::HashMap<Key, Value, foldhash::fast::FixedState> =
+            there.into_iter().collect();
         let missing = self.elements.keys().filter(|key| !there.contains_key(*key));
         self.touched.extend(missing.map(|key| (key.clone(), None)));
         for (key, value) in there {

@@ -12,6 +12,8 @@ mod error;
 mod history;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 pub use adoption::{Snapshot, SnapshotSet};
 pub use error::TableError;
@@ -108,6 +110,7 @@ impl Table {
         }
     }
 
+    /// The name of the table, in family inet.
     pub fn name(&self) -> &str {
         &self.name
     }
