@@ -1,0 +1,172 @@
+//! Nothing that the library is given makes it panic: transactions that no table makes, dumps of any bytes.
+
+use nft_table::netlink::dump::{self, ElementReader};
+use nft_table::netlink::{Batch, EncodeError, SnapshotChain, Writer, numbers};
+use nft_table::{
+    Chain, DataType, Expression, Key, Operation, Rule, Set, SetData, SetFlags, ShapeError,
+    Statement, Transaction, Value, Verdict, text,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn set(key: Vec<DataType>, data: SetData, interval: bool) -> Set {
+    let flags = SetFlags { interval, dynamic: false };
+    Set { name: "s".into(), key, data, flags, type_of: None, size: None }
+}
+
+fn encode(operation: Operation<'_>) -> Result<Batch, EncodeError> {
+    let operations = vec![Operation::AddTable, operation];
+    Batch::encode(&Transaction { table: "t", operations }, 1, None)
+}
+
+fn error(operation: Operation<'_>) -> EncodeError {
+    encode(operation).expect_err("it has no encoding")
+}
+
+#[test]
+fn an_element_that_does_not_fit_is_named() {
+    let set = set(vec![DataType::Ipv4Address], SetData::Verdict, false);
+    let (right, short) = (Key(vec![10, 0, 0, 1].into()), Key(vec![10, 0].into()));
+    let (drop, member) = (Value::verdict(Verdict::Drop, None), Value::Member);
+    let wrong = |element, cause| EncodeError { operation: 1, element: Some(element), cause };
+    let refused = error(Operation::AddElements {
+        set: &set,
+        elements: vec![(&right, &drop), (&short, &drop)],
+    });
+    assert_eq!(refused, wrong(1, ShapeError::Key { len: 2, expected: 4 }));
+    let refused = error(Operation::AddElements { set: &set, elements: vec![(&right, &member)] });
+    assert_eq!(refused, wrong(0, ShapeError::Value));
+    let refused =
+        error(Operation::DeleteElements { set: &set, keys: vec![&right, &right, &short] });
+    assert_eq!(refused, wrong(2, ShapeError::Key { len: 2, expected: 4 }));
+    assert_eq!(
+        refused.to_string(),
+        "operation 1, element 2: a key of 2 bytes in a set whose keys have 4"
+    );
+}
+
+#[test]
+fn names_that_no_kernel_takes_are_refused() {
+    let long = "n".repeat(70_000);
+    let chain = Chain::regular(long.as_str(), Vec::new());
+    let in_set = |set: &str| {
+        Rule::new(vec![Statement::InSet { key: vec![], set: set.into(), negated: false }])
+    };
+    let rule = in_set(&long);
+    let mut set = set(vec![DataType::Ipv4Address], SetData::None, false);
+    set.name = long.as_str().into();
+    for operation in [
+        Operation::FlushChain(&long),
+        Operation::DeleteChain(""),
+        Operation::DeleteSet("a\0b"),
+        Operation::AddChain(&chain),
+        Operation::AddSet(&set),
+        Operation::FlushSet(&set),
+        Operation::AddRule { chain: "c", rule: &rule },
+        Operation::AddRule { chain: &long, rule: &in_set("s") },
+        Operation::AddElements { set: &set, elements: Vec::new() },
+    ] {
+        assert!(matches!(error(operation).cause, ShapeError::Name(_)));
+    }
+    let transaction = Transaction { table: &long, operations: vec![Operation::AddTable] };
+    assert!(Batch::encode(&transaction, 1, None).is_err());
+    // Nor has the kernel such a chain.
+    let chain = Chain::regular("c", vec![rule]);
+    assert!(!SnapshotChain::of(&chain).has_rules_of(&chain));
+}
+
+#[test]
+fn a_rule_that_fills_more_than_an_attribute_is_refused() {
+    let key = vec![Expression::Protocol; 4000];
+    let rule = Rule::new(vec![Statement::InSet { key, set: "s".into(), negated: false }]);
+    assert_eq!(error(Operation::AddRule { chain: "c", rule: &rule }).cause, ShapeError::TooLong);
+}
+
+#[test]
+fn an_attribute_that_is_too_long_spoils_what_is_written() {
+    let longest = usize::from(u16::MAX) - 4;
+    for (len, fits) in [(longest, true), (longest + 1, false), (200_000, false)] {
+        let mut writer = Writer::default();
+        writer.attribute(1, &vec![0; len]);
+        assert_eq!(writer.finish().is_ok(), fits, "{len}");
+    }
+    let mut writer = Writer::default();
+    let list = writer.open(1);
+    writer.attribute(1, &vec![0; 40_000]);
+    writer.attribute(1, &vec![0; 40_000]);
+    writer.close(list);
+    assert_eq!(writer.finish(), Err(ShapeError::TooLong));
+}
+
+fn data_type() -> impl Strategy<Value = DataType> {
+    use DataType::*;
+    prop::sample::select(vec![
+        Ipv4Address,
+        Ipv6Address,
+        InetProto,
+        InetService,
+        InterfaceName,
+        Slot,
+    ])
+}
+
+fn any_set() -> impl Strategy<Value = Set> {
+    let data = prop_oneof![
+        Just(SetData::None),
+        Just(SetData::Verdict),
+        vec(data_type(), 0..4).prop_map(SetData::Fields),
+    ];
+    (vec(data_type(), 0..7), data, any::<bool>())
+        .prop_map(|(key, data, interval)| set(key, data, interval))
+}
+
+/// Attributes as the kernel may have them, or nearly so: kind, and bytes or attributes in turn.
+fn attributes() -> impl Strategy<Value = Vec<u8>> {
+    let leaf = vec(any::<u8>(), 0..40);
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        vec((0..16_u16, inner), 0..6).prop_map(|all| {
+            let mut writer = Writer::default();
+            all.iter().for_each(|(kind, value)| writer.attribute(*kind, value));
+            writer.finish().unwrap()
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_key_has_a_text_and_an_encoding_or_an_error(
+        set in any_set(),
+        key in vec(any::<u8>(), 0..90),
+        comment in ".{0,200}",
+    ) {
+        let key = Key(key.into());
+        text::key(&set, &key);
+        for value in [Value::Member, Value::verdict(Verdict::Jump("c".into()), Some(comment.into()))] {
+            text::element(&set, &key, &value);
+            let elements = vec![(&key, &value)];
+            let _ = encode(Operation::AddElements { set: &set, elements });
+            let _ = encode(Operation::DeleteElements { set: &set, keys: vec![&key] });
+        }
+        let _ = encode(Operation::AddSet(&set));
+    }
+
+    #[test]
+    fn any_dump_is_read_or_an_error(set in any_set(), bytes in attributes(), list in attributes()) {
+        let _ = dump::set(&bytes);
+        let _ = dump::chain(&bytes);
+        dump::counter(dump::rule(&bytes).1);
+        dump::protocols(&[bytes.clone()]);
+        let snapshot = SnapshotChain { rules: vec![bytes.clone()], ..SnapshotChain::default() };
+        let rule = Rule::new(vec![Statement::ProtocolIn(&[6, 17]), Statement::Masquerade]);
+        snapshot.has_rules_of(&Chain::regular("c", vec![rule]));
+        for bytes in [bytes, list] {
+            let mut writer = Writer::default();
+            writer.attribute(numbers::element::ELEMENTS, &bytes);
+            let mut reader = ElementReader::new(&set);
+            if reader.read(&writer.finish().unwrap()).is_ok() {
+                reader.finish();
+            }
+        }
+    }
+}
