@@ -96,6 +96,16 @@ fn an_attribute_that_is_too_long_spoils_what_is_written() {
     writer.attribute(1, &vec![0; 40_000]);
     writer.close(list);
     assert_eq!(writer.finish(), Err(ShapeError::TooLong));
+    // What was begun elsewhere.
+    let mut other = Writer::default();
+    other.number(1, 1);
+    let (message, list) = (other.open_message(1, 0, 1, 1, 0), other.open(1));
+    let mut writer = Writer::default();
+    writer.close(list);
+    assert!(writer.finish().is_err());
+    let mut writer = Writer::default();
+    writer.close_message(message);
+    assert!(writer.finish().is_err());
 }
 
 fn data_type() -> impl Strategy<Value = DataType> {
@@ -156,7 +166,7 @@ proptest! {
         let _ = dump::set(&bytes);
         let _ = dump::chain(&bytes);
         dump::counter(dump::rule(&bytes).1);
-        dump::protocols(&[bytes.clone()]);
+        dump::protocols(std::slice::from_ref(&bytes));
         let snapshot = SnapshotChain { rules: vec![bytes.clone()], ..SnapshotChain::default() };
         let rule = Rule::new(vec![Statement::ProtocolIn(&[6, 17]), Statement::Masquerade]);
         snapshot.has_rules_of(&Chain::regular("c", vec![rule]));

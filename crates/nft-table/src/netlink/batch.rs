@@ -4,7 +4,7 @@ use super::declarations;
 use super::expressions::{ANONYMOUS_SET, compile};
 use super::numbers::{self, element as element_number, message};
 use super::subject::{Message, Subject};
-use super::writer::{Open, Writer};
+use super::writer::{Open, OpenMessage, Writer};
 use crate::shape::{Shape, check_name, check_rule};
 use crate::{Key, Operation, Rule, Set, ShapeError, Transaction, Value};
 use netlink_packet_core::{
@@ -160,11 +160,11 @@ impl Encoder<'_> {
         self.writer.close_message(start);
     }
 
-    fn open_message(&mut self, message_type: u16, flags: u16, first_element: usize) -> usize {
+    fn open_message(&mut self, message_type: u16, flags: u16, first_element: usize) -> OpenMessage {
         let sequence = self.first_sequence.wrapping_add(self.messages.len() as u32 + 1);
-        let start = self.writer.open_message(message_type, flags, sequence, numbers::INET, 0);
-        self.messages.push(Message { start, operation: self.operation, first_element });
-        start
+        let open = self.writer.open_message(message_type, flags, sequence, numbers::INET, 0);
+        self.messages.push(Message { start: open.0, operation: self.operation, first_element });
+        open
     }
 
     fn message(&mut self, flags: u16, content: NfTablesMessage) {
@@ -329,7 +329,7 @@ struct List<'a> {
     set: &'a str,
     set_id: Option<u32>,
     /// Where the message begins that is being written, and its list of elements.
-    open: Option<(usize, Open)>,
+    open: Option<(OpenMessage, Open)>,
 }
 
 impl<'a> List<'a> {
@@ -346,7 +346,7 @@ impl<'a> List<'a> {
         }
         let before = encoder.writer.bytes.len();
         write(&mut encoder.writer);
-        let is_full = |(_, list): &(usize, Open)| encoder.writer.len_of(list) > MAX_LIST;
+        let is_full = |(_, list): &(OpenMessage, Open)| encoder.writer.len_of(list) > MAX_LIST;
         if self.open.as_ref().is_some_and(is_full) {
             encoder.writer.bytes.truncate(before);
             self.end(encoder);

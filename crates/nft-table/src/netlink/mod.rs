@@ -23,4 +23,4 @@ mod writer;
 pub use batch::{Batch, EncodeError};
 pub use snapshot::{AnonymousSets, SnapshotChain};
 pub use subject::Subject;
-pub use writer::Writer;
+pub use writer::{Open, OpenMessage, Writer};

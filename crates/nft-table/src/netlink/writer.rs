@@ -4,7 +4,8 @@ use crate::ShapeError;
 use netlink_packet_core::{Emitable, NLA_F_NESTED, NLA_HEADER_SIZE, NetlinkHeader};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterProtoFamily};
 
-/// A buffer of messages. An attribute that is longer than 64 KiB spoils it: [`Writer::finish`] says so.
+/// A buffer of messages. An attribute that is longer than 64 KiB spoils it, as does the end of one that was begun in
+/// another buffer: [`Writer::finish`] says so.
 #[derive(Debug, Default)]
 pub struct Writer {
     pub(super) bytes: Vec<u8>,
@@ -15,6 +16,11 @@ pub struct Writer {
 #[derive(Debug)]
 #[must_use]
 pub struct Open(usize);
+
+/// Where a message that is being written begins.
+#[derive(Debug)]
+#[must_use]
+pub struct OpenMessage(pub(super) usize);
 
 impl Writer {
     /// A buffer with room for so many bytes.
@@ -62,23 +68,23 @@ impl Writer {
     /// Ends a nested attribute: it holds what was written since.
     #[inline]
     pub fn close(&mut self, Open(start): Open) {
-        let len = self.attribute_len(self.bytes.len() - start);
-        self.bytes[start..start + 2].copy_from_slice(&len.to_ne_bytes());
+        let len = self.attribute_len(self.bytes.len().saturating_sub(start));
+        self.put(start, len.to_ne_bytes());
     }
 
     /// Bytes of a nested attribute so far.
-    pub fn len_of(&self, open: &Open) -> usize {
+    pub(super) fn len_of(&self, open: &Open) -> usize {
         self.bytes.len() - open.0
     }
 
     /// Writes something that knows its length.
-    pub fn emit(&mut self, what: &impl Emitable) {
+    pub(super) fn emit(&mut self, what: &impl Emitable) {
         let start = self.bytes.len();
         self.bytes.resize(start + what.buffer_len(), 0);
         what.emit(&mut self.bytes[start..]);
     }
 
-    /// Begins a message. Returns where it begins.
+    /// Begins a message.
     pub fn open_message(
         &mut self,
         message_type: u16,
@@ -86,7 +92,7 @@ impl Writer {
         sequence: u32,
         family: u8,
         resource: u16,
-    ) -> usize {
+    ) -> OpenMessage {
         let start = self.bytes.len();
         let mut header = NetlinkHeader::default();
         header.message_type = message_type;
@@ -94,13 +100,22 @@ impl Writer {
         header.sequence_number = sequence;
         self.emit(&header);
         self.emit(&NetfilterHeader::new(NetfilterProtoFamily::from(family), 0, resource));
-        start
+        OpenMessage(start)
     }
 
-    /// Ends the message that begins at `start`.
-    pub fn close_message(&mut self, start: usize) {
-        let len = (self.bytes.len() - start) as u32;
-        self.bytes[start..start + 4].copy_from_slice(&len.to_ne_bytes());
+    /// Ends a message: it holds what was written since.
+    pub fn close_message(&mut self, OpenMessage(start): OpenMessage) {
+        let len = self.bytes.len().saturating_sub(start) as u32;
+        self.put(start, len.to_ne_bytes());
+    }
+
+    /// Puts a length where it belongs.
+    #[inline]
+    fn put<const N: usize>(&mut self, start: usize, len: [u8; N]) {
+        match self.bytes.get_mut(start..start + N) {
+            Some(there) => there.copy_from_slice(&len),
+            None => self.is_spoilt = true,
+        }
     }
 
     #[inline]

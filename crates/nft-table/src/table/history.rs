@@ -17,8 +17,11 @@ struct State {
     /// Sets by number: the kind of the set, and its elements.
     sets: BTreeMap<u8, (Kind, BTreeMap<u8, u8>)>,
     /// Chains by number: where they are attached, and what each rule does.
-    chains: BTreeMap<u8, (Option<bool>, Vec<(Does, u8)>)>,
+    chains: BTreeMap<u8, (Option<bool>, Vec<RuleOf>)>,
 }
+
+/// What a rule does, and the number of the set or chain that it does it with.
+type RuleOf = (Does, u8);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
@@ -142,7 +145,7 @@ impl State {
     /// Rules lead to sets that are there, and to regular chains of higher numbers.
     fn chain(&self, number: u8) -> Option<Chain> {
         let (base, rules) = self.chains.get(&number)?;
-        let rule = |(does, to): &(Does, u8)| {
+        let rule = |(does, to): &RuleOf| {
             let key = vec![Expression::SourceAddress(Family::V4)];
             let statement = match does {
                 Does::LookUp => {
