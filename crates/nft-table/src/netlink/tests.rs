@@ -1,3 +1,5 @@
+//! Bytes that nft 1.0.6 sends, and what they become when the kernel gives them back.
+
 use super::dump::{self, ElementReader};
 use super::expressions::compile;
 use super::numbers::{element, message, rule as rule_number};
