@@ -315,10 +315,7 @@ impl Encoder<'_> {
     /// Remembers the element that does not fit.
     #[inline]
     fn checked(&mut self, index: usize, fits: Result<(), ShapeError>) -> Result<(), ShapeError> {
-        if fits.is_err() {
-            self.element = Some(index);
-        }
-        fits
+        fits.inspect_err(|_| self.element = Some(index))
     }
 }
 

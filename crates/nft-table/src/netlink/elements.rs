@@ -76,9 +76,7 @@ impl Shape {
 
 #[inline]
 fn write_data(out: &mut Writer, kind: u16, bytes: &[u8]) {
-    let data = out.open(kind);
-    out.attribute(number::VALUE, bytes);
-    out.close(data);
+    out.nested(kind, number::VALUE, bytes);
 }
 
 fn write_verdict(out: &mut Writer, element: &VerdictElement) {

@@ -44,6 +44,19 @@ impl Writer {
         self.pad();
     }
 
+    /// Writes an attribute with just one attribute in it, as keys and data of elements are.
+    #[inline]
+    pub(super) fn nested(&mut self, outer: u16, inner: u16, value: &[u8]) {
+        let len = NLA_HEADER_SIZE + value.len();
+        let outer_len = self.attribute_len(NLA_HEADER_SIZE + len.next_multiple_of(4));
+        let inner_len = self.attribute_len(len);
+        let ([a, b], [c, d]) = (outer_len.to_ne_bytes(), (outer | NLA_F_NESTED).to_ne_bytes());
+        let ([e, f], [g, h]) = (inner_len.to_ne_bytes(), inner.to_ne_bytes());
+        self.bytes.extend_from_slice(&[a, b, c, d, e, f, g, h]);
+        self.bytes.extend_from_slice(value);
+        self.pad();
+    }
+
     /// Writes a string that ends with NUL.
     pub fn string(&mut self, kind: u16, value: &str) {
         self.header(kind, NLA_HEADER_SIZE + value.len() + 1);
