@@ -1,6 +1,6 @@
 //! What fits into a set: the lengths of its keys and values, and why something does not fit.
 
-use crate::{Data, DataType, Key, Rule, Set, SetData, Value};
+use crate::{Constant, Data, DataType, Key, Rule, Set, SetData, Statement, Value};
 
 /// The most bytes of a name, without the NUL at its end (`NFT_NAME_MAXLEN` in `linux/netfilter/nf_tables.h`).
 const MAX_NAME: usize = 255;
@@ -195,7 +195,14 @@ fn check_comment(comment: &str) -> Result<(), ShapeError> {
     Ok(())
 }
 
-/// Whether the sets and chains of a rule have names that they can have.
+/// Whether the sets, chains and interfaces of a rule have names that they can have.
 pub(crate) fn check_rule(rule: &Rule) -> Result<(), ShapeError> {
-    rule.sets().chain(rule.chains()).try_for_each(|name| check_name(name))
+    rule.sets().chain(rule.chains()).try_for_each(|name| check_name(name))?;
+    rule.statements.iter().try_for_each(|statement| match statement {
+        Statement::Match {
+            constant: Constant::Interface(name) | Constant::InterfacePrefix(name),
+            ..
+        } => check_interface(name),
+        _ => Ok(()),
+    })
 }

@@ -3,8 +3,8 @@
 use nft_table::netlink::dump::{self, ElementReader};
 use nft_table::netlink::{Batch, EncodeError, SnapshotChain, Writer, numbers};
 use nft_table::{
-    Chain, DataType, Expression, Key, Operation, Rule, Set, SetData, SetFlags, ShapeError,
-    Statement, Transaction, Value, Verdict, text,
+    Chain, Constant, DataType, Expression, Key, Operation, Rule, Set, SetData, SetFlags,
+    ShapeError, Statement, Transaction, Value, Verdict, text,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -67,6 +67,14 @@ fn names_that_no_kernel_takes_are_refused() {
         Operation::AddElements { set: &set, elements: Vec::new() },
     ] {
         assert!(matches!(error(operation).cause, ShapeError::Name(_)));
+    }
+    for name in ["", "a\0b", "an-interface-name"] {
+        for constant in [Constant::Interface(name.into()), Constant::InterfacePrefix(name.into())] {
+            let expression = Expression::InputInterface;
+            let rule = Rule::new(vec![Statement::Match { expression, constant, negated: false }]);
+            let refused = error(Operation::AddRule { chain: "c", rule: &rule });
+            assert_eq!(refused.cause, ShapeError::Interface(name.into()));
+        }
     }
     let transaction = Transaction { table: &long, operations: vec![Operation::AddTable] };
     assert!(Batch::encode(&transaction, 1, None).is_err());
