@@ -1,7 +1,7 @@
 # Everything here sets up what it needs, as root, on a Debian machine with Rust.
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test test-bridge lint e2e bench bench-peer bench-packets rulesets
+.PHONY: help set-up demo test test-bridge lint deny e2e bench bench-peer bench-packets rulesets
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
@@ -25,6 +25,10 @@ lint: set-up ## Check format, lints, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+
+deny: ## Check licences, sources, duplicates and known vulnerabilities of dependencies
+	@hack/set-up deny
+	@hack/deny
 
 e2e: set-up ## Test against a real etcd and kube-apiserver (needs Go, builds them once)
 	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo test --test e2e
