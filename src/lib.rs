@@ -1,8 +1,8 @@
 //! A drop-in replacement for Kubernetes' kube-proxy that is native to nftables.
 //!
-//! Data flows one way: a source (`manifests` or `api`) reads API objects, [`intake`] turns them into
-//! [`model`] types, the [`plan`] turns those into elements and rules of a [`nft_table::Table`], the
-//! difference to what the kernel holds becomes one netlink transaction.
+//! Data flows one way: a source ([`manifests`] or [`api`]) reads API objects, [`intake`] turns them into
+//! [`model`] types, and the [`plan`] turns those into what one table is to hold (a [`nft_table::Table`]).
+//! The difference to what the kernel holds becomes one netlink transaction. `ARCHITECTURE.md` has the map.
 
 pub mod api;
 pub mod app;

@@ -1,7 +1,7 @@
 //! What glibc's malloc does with memory that is free. Other allocators are left as they are.
 
-/// Has all threads share one heap; call it before there are others. What one thread reads another one keeps
-/// or drops here, so that free memory would be scattered over the heaps of all.
+/// Has all threads share one heap; to be called while there is only one thread. What one thread reads,
+/// another keeps or drops, so free memory would otherwise be scattered over the heaps of all of them.
 pub fn keep_one_heap() {
     // SAFETY: the call takes no pointers.
     #[cfg(target_env = "gnu")]
@@ -10,8 +10,8 @@ pub fn keep_one_heap() {
     }
 }
 
-/// Returns free memory to the kernel. A full load needs much more for a moment than afterwards, and glibc
-/// would keep it.
+/// Returns free memory to the kernel. For a moment a full load needs much more than is needed afterwards,
+/// and glibc would keep it.
 pub fn give_back() {
     // SAFETY: the call takes no pointers and is thread-safe.
     #[cfg(target_env = "gnu")]

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tower::ServiceBuilder;
 
-/// A connection on which nothing came for so long is taken for dead. On watches servers send a
-/// bookmark a minute.
+/// A connection on which nothing has come for this long is taken for dead. On watches, servers send a
+/// bookmark every minute.
 const SILENCE: Duration = Duration::from_secs(150);
-/// Requests that may wait for the rate limit.
+/// The most requests that wait for the rate limit.
 const WAITING: usize = 64;
 
 /// How to reach the API server; the fields of `clientConnection` and of `--master`.
@@ -31,7 +31,7 @@ pub struct ConnectionOptions {
     pub master: Option<String>,
     /// `clientConnection.qps`, requests per second: 0 means 5, negative no limit.
     pub qps: f32,
-    /// `clientConnection.burst`: so many requests may go at once; 0 means 10.
+    /// `clientConnection.burst`: how many requests may go at once; 0 means 10.
     pub burst: u32,
 }
 
@@ -42,7 +42,8 @@ impl Default for ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// The rate limit: so many requests in each such time, which makes `qps` in the long run.
+    /// The rate limit: a number of requests, and the period in which that many may go. In the long run
+    /// that comes to `qps`.
     fn rate(&self) -> (u64, Duration) {
         let burst = if self.burst == 0 { 10 } else { self.burst };
         let qps = if self.qps == 0.0 { 5.0 } else { self.qps };
@@ -86,7 +87,7 @@ pub struct Call<'a> {
     pub throttled: Duration,
 }
 
-/// Receives every request; source of the `rest_client_*` metrics.
+/// Called after every request; the `rest_client_*` metrics come from it.
 pub type Observer = Arc<dyn Fn(&Call<'_>) + Send + Sync>;
 
 /// Reads the configuration and sets up a client; nothing is sent yet. Must be called inside a tokio

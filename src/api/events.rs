@@ -10,7 +10,7 @@ use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::runtime::watcher::DefaultBackoff;
 use tokio::sync::mpsc;
 
-/// Events waiting for the server; more are dropped.
+/// The most Events that wait for the server; further ones are dropped.
 const QUEUE: usize = 64;
 /// Attempts to write one Event.
 const ATTEMPTS: usize = 8;
@@ -126,7 +126,7 @@ async fn write_all(client: Client, node_name: String, mut events: mpsc::Receiver
         for wait in DefaultBackoff::default().take(ATTEMPTS) {
             match recorder.publish(&event, &reference).await {
                 Ok(()) => break,
-                // Refused: the role lacks it, or the namespace is being deleted.
+                // Refused: the role does not allow it, or the namespace is being deleted.
                 Err(kube::Error::Api(status))
                     if matches!(status.code, 400 | 403 | 404 | 409 | 422) =>
                 {

@@ -14,7 +14,7 @@ use std::fmt::Debug;
 pub trait Kind:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
 {
-    /// Whether a server may lack it or refuse it, as older ones do.
+    /// Whether the program can do without it: older servers lack it or refuse it.
     const OPTIONAL: bool = false;
 
     fn read(&self, intake: &mut Intake) -> Reading;
@@ -38,7 +38,7 @@ impl Kind for Node {
     }
 }
 
-/// Servers have them since Kubernetes 1.33.
+/// Servers have had them since Kubernetes 1.33.
 impl Kind for ServiceCIDR {
     const OPTIONAL: bool = true;
 

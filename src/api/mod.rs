@@ -53,14 +53,14 @@ pub type Sink = Arc<dyn Fn(Notice) + Send + Sync>;
 pub struct Options {
     /// Name of this node; its Node object is watched.
     pub node_name: String,
-    /// How long [`Notice::Complete`] also waits for the list of this Node (which may be empty), where
-    /// that can be read at all; zero: not.
+    /// How long [`Notice::Complete`] waits for the list of this Node, which may be empty, besides those
+    /// of Services and EndpointSlices; zero: it does not wait for it.
     pub wait_for_node: Duration,
     pub intake: IntakeOptions,
 }
 
-/// Starts the watches as tokio tasks, which end when the returned set is dropped. By themselves they
-/// never end: one that does has panicked.
+/// Starts the watches as tokio tasks, which end when the returned set is dropped. They never end by
+/// themselves: one that does has panicked.
 pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
     let waiting = Arc::new(AtomicUsize::new(3));
     let done = {

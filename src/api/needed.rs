@@ -1,5 +1,5 @@
 //! Services and EndpointSlices without the fields that nobody reads: managed fields, references to pods,
-//! and more. They are most of an object, and making them takes most of the time of decoding it.
+//! and more. Those are most of an object, and most of the time of decoding it would go into them.
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::{

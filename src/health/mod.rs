@@ -33,8 +33,8 @@ pub const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 /// What decides when the proxy counts as healthy.
 #[derive(Clone, Debug)]
 pub struct HealthPolicy {
-    /// `nftables.syncPeriod`: a failed sync is tried again after it, so that two of them without a
-    /// success mean trouble.
+    /// `nftables.syncPeriod`: a failed sync is tried again after this time at the latest, so twice as
+    /// long without a success means trouble.
     pub sync_period: Duration,
     /// The families that are programmed, as they are listed in the answers.
     pub families: Vec<Family>,

@@ -1,7 +1,7 @@
 //! The health check node ports that Services ask for: load balancers find out there which nodes
 //! have endpoints of a Service with external policy Local.
 //!
-//! The sync thread says what should be after each commit; the servers follow.
+//! After each commit the sync thread says which checks there are to be; the servers follow.
 
 use crate::model::{Family, ObjectName};
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// Connections that one listener serves at a time. The ports are open to everybody who reaches the
+/// The most connections that one listener serves at a time. The ports are open to everybody who reaches the
 /// node, and the process needs its file descriptors for other things.
 const MAX_CONNECTIONS: usize = 512;
 

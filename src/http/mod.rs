@@ -1,7 +1,8 @@
 //! The HTTP servers: health, metrics, and the health check node ports of Services.
 //!
 //! They only read what other rooms publish ([`crate::health`], [`crate::metrics`]) and never hold
-//! anything up: a server that cannot bind is reported and tried again, the proxy goes on.
+//! anything up: a server that cannot bind is reported and tried again while the proxy goes on, unless
+//! `bindAddressHardFail` is set.
 //! Everything is HTTP/1.1 without TLS or authentication, as upstream serves it.
 
 mod accept;

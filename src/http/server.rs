@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Between two attempts to bind, as upstream has it.
+/// The time between two attempts to bind; it is upstream's.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// A server's address cannot be bound.
@@ -67,7 +67,7 @@ impl Server {
         Ok(Server { bound, task })
     }
 
-    /// Where it listens, `None` as long as it could not bind. The port is the real one if 0 was
+    /// Where it listens; `None` as long as it could not bind. The port is the real one if 0 was
     /// asked for.
     pub fn address(&self) -> Option<SocketAddr> {
         *self.bound.borrow()

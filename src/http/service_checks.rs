@@ -24,10 +24,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Until a port that could not be bound is tried again, if nothing changes before.
+/// How long until a port that could not be bound is tried again, if nothing changes before.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How many local endpoints a node has, for load balancers that weigh nodes.
+/// The header that says how many local endpoints a node has, for load balancers that weigh nodes.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
 /// The health check of a Service cannot listen.

@@ -1,9 +1,9 @@
 //! From Kubernetes API objects to [`crate::model`] types: what kube-proxy takes from a Service, an
 //! EndpointSlice, the Node and a ServiceCIDR, and what it skips.
 //!
-//! Everything here is pure: an object goes in, a [`Reading`] comes out, which is a [`Change`] for the
-//! plan plus the [`Problem`]s found on the way. Both sources use it, so the API server's objects and
-//! those of manifests are judged alike; API server defaults are *not* applied here.
+//! An object goes in, a [`Reading`] comes out: a [`Change`] for the plan and the [`Problem`]s found on the
+//! way, which a [`Reporter`] logs. Both sources use it, so the API server's objects and those of manifests
+//! are judged alike; API server defaults are *not* applied here.
 //!
 //! A bad value harms no more than its own object, and as little of it as is safe:
 //! - in a Service, a bad ClusterIP, port, protocol, affinity timeout or source range makes the whole

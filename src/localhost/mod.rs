@@ -32,14 +32,14 @@ pub struct LocalhostPort {
     pub node_port: u16,
     /// The endpoints for new connections. With external policy Local these are local ones only.
     pub endpoints: Arc<[SocketAddr]>,
-    /// Session affinity ClientIP: so long after its last new connection a client address keeps its
+    /// Session affinity ClientIP: for how long after its last new connection a client address keeps its
     /// endpoint.
     pub affinity: Option<Duration>,
 }
 
-/// Hears of what the proxy does; for metrics. Calls come from the task of [`run`].
+/// Hears what the proxy does; for metrics. Calls come from the task of [`run`].
 pub trait Observer: Send {
-    /// So many listeners are open now. Told after each change.
+    /// How many listeners are open now. Called after each change.
     fn listeners(&mut self, family: Family, open: usize);
     /// An attempt to open a listener failed. Each attempt counts.
     fn listener_failed(&mut self, family: Family);

@@ -79,7 +79,7 @@ fn components(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(name).collect()
 }
 
-/// By what a file's versions are told apart without reading it: a hash of device, inode, size and
+/// What tells the versions of a file apart without reading it: a hash of device, inode, size and
 /// times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Signature(u64);
@@ -155,8 +155,8 @@ impl Directory {
         Ok(names)
     }
 
-    /// Looks at a manifest; `None` if nothing is new. With `always` it is read even if it looks the
-    /// same, since two changes within a tick of the kernel's clock do.
+    /// Looks at a manifest; `None` if nothing is new. With `always` it is read even if it looks the same:
+    /// after a second change within one tick of the kernel's clock it does.
     pub fn examine(&mut self, name: &str, always: bool) -> Option<News> {
         let path = self.path.join(name);
         let linked = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink());

@@ -98,7 +98,7 @@ pub enum Kind {
 pub struct Heads(Vec<Arc<Head>>);
 
 impl Heads {
-    /// More kinds than this are not looked through.
+    /// The most heads that are kept to be shared.
     const MOST: usize = 16;
 
     pub fn share(&mut self, head: Head) -> Arc<Head> {

@@ -42,9 +42,9 @@ use store::Store;
 use tracing::{error, info};
 use watch::{Wanted, Watch};
 
-/// So long without an event, and a look is taken.
+/// The directory is looked at when no event has come for this long.
 const QUIET: Duration = Duration::from_millis(5);
-/// A look is taken after this time even if events keep coming.
+/// The directory is looked at after this time even if events keep coming.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How often a directory that is gone is looked for.
 const MISSING: Duration = Duration::from_millis(500);
@@ -104,7 +104,7 @@ impl Source {
     /// Sends what changes, batch by batch, until dropped. No batch is empty.
     ///
     /// # Errors
-    /// If the watch ends, which nothing but a defect makes it do.
+    /// If the watch ends, which only a defect can cause.
     pub async fn run(mut self, mut send: impl FnMut(Vec<Change>)) -> Result<(), Error> {
         loop {
             let wanted = self.wait().await?;
@@ -204,7 +204,8 @@ impl Source {
         Ok(self.store.difference(|name| self.directory.read(name)))
     }
 
-    /// Looks at files, each perhaps `always`, and takes in what is new.
+    /// Looks at files and takes in what is new. One that comes with `true` is read even if it looks the
+    /// same.
     fn examine<'a>(&mut self, names: impl Iterator<Item = (&'a String, bool)>) {
         let mut batch = Vec::new();
         let mut size = 0;

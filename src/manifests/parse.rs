@@ -21,7 +21,7 @@ const WRITTEN_BY_HAND: usize = 1024 * 1024;
 /// No more processors than this are used.
 const MOST_WORKERS: usize = 8;
 
-/// An object of a file, without the object.
+/// What is kept of an object in a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Hash of the text that it was read from.
@@ -41,7 +41,7 @@ pub struct Parsed {
     pub document: usize,
 }
 
-/// An object of a file.
+/// An object in a file, parsed or known.
 #[derive(Debug)]
 pub enum Found {
     /// Its text is known from the last time.
@@ -58,7 +58,7 @@ impl Found {
     }
 }
 
-/// All of a file.
+/// Everything in a file.
 #[derive(Debug, Default)]
 pub struct Contents {
     pub objects: Vec<Found>,

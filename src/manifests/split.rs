@@ -5,7 +5,7 @@
 //! one object, and lets a piece that has not changed since the last time be recognised by its hash.
 //!
 //! Documents are cut where YAML has its markers: a line that starts with `---` or `...` is one wherever
-//! it stands, even inside of a quoted text. The items of a list are cut by their indentation, which is
+//! it stands, even inside a quoted text. The items of a list are cut by their indentation, which is
 //! right for everything that kubectl and YAML emitters write. Where it is not (a list with anchors that
 //! reach from item to item, say) parsing the cut items fails, and the list is parsed as a whole.
 

@@ -92,7 +92,7 @@ impl Kernel {
         self.rebuilds[reason as usize].inc();
     }
 
-    /// The gauge of one map or set; keep it. Maps that belong to a single Service share one.
+    /// The gauge of one map or set; keep it, for looking it up takes time.
     pub fn elements(&self, map: &str) -> IntGauge {
         self.elements.with_label_values(&[map])
     }

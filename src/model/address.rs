@@ -17,7 +17,7 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Reads a CIDR, without its host bits.
+/// Reads a CIDR and clears its host bits.
 pub fn parse_cidr(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
     let length = u8::try_from(decimal(length)?).ok()?;

@@ -1,4 +1,4 @@
-//! `/debug/`: only there when the configuration has `enableProfiling`.
+//! `/debug/`: served only when the configuration has `enableProfiling`.
 //!
 //! Paths and answers are those of Kubernetes' Go components as far as they make sense here: the
 //! verbosity of the log can be changed and the CPU profiled; what Go's runtime alone can tell is
@@ -13,10 +13,10 @@ use axum::response::{Redirect, Response};
 use axum::routing::any;
 use std::sync::Arc;
 
-/// Changes the verbosity of the log to klog's level ; the error says why it did not.
+/// Sets the verbosity of the log to a level of klog; the error says why that failed.
 pub type SetVerbosity = Box<dyn Fn(u32) -> Result<(), String> + Send + Sync>;
 
-/// Profiles of Go's runtime that this program has no counterpart of.
+/// Profiles of Go's runtime, which have no counterpart here.
 const GO_ONLY: &str = "allocs block goroutine goroutineleak heap mutex symbol threadcreate trace";
 
 const INDEX: &str = "/debug/pprof/\n\n\

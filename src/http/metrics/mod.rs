@@ -69,7 +69,7 @@ pub fn router(mut content: Content) -> Router {
 
 type Shared = State<Arc<Content>>;
 
-/// Reads `/proc` and may wait for what a scrape hook fetches, so it runs beside the other tasks.
+/// Reads `/proc` and may wait for what a scrape hook fetches, so it runs on a thread for blocking work.
 async fn metrics(State(content): Shared) -> Response {
     match tokio::task::spawn_blocking(move || content.metrics.render()).await {
         Ok(text) => answer::typed(EXPOSITION, text),

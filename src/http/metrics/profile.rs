@@ -10,10 +10,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use std::time::Duration;
 
-/// As long as Go's handler samples if it is not told.
+/// How long is sampled when the request does not say; the same as in Go's handler.
 const DEFAULT: Duration = Duration::from_secs(30);
 
-/// Longer profiles only grow the memory that they need.
+/// The longest profile: a longer one would only need more memory.
 const LONGEST: Duration = Duration::from_secs(600);
 
 pub async fn cpu(request: Request) -> Response {
