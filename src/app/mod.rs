@@ -100,8 +100,8 @@ fn watch_addresses(inputs: &Sender<Input>) -> anyhow::Result<AddressWatch> {
     Ok(watch)
 }
 
-/// Resolves when the configuration file has other content: whoever supervises this process starts it
-/// anew.
+/// Resolves when the content of the configuration file has changed: whoever supervises this process then
+/// starts it anew.
 async fn file_changed(config: &Config) -> anyhow::Error {
     let Some(file) = &config.file else { return pending().await };
     match ConfigWatch::new(file.clone()) {

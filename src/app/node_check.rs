@@ -19,7 +19,7 @@ impl NodeCheck {
         NodeCheck { config: config.clone(), once: Once::new() }
     }
 
-    /// Logs what does not fit the node, if it is among these changes.
+    /// Logs what does not fit the node, if its Node object is among these changes.
     ///
     /// # Errors
     /// If the configuration makes no sense on this node.

@@ -1,4 +1,4 @@
-//! What the sync thread tells others, and those others.
+//! Those who are told what the sync thread has done.
 
 use super::{actions, rejected, settings};
 use crate::config::{Config, Source};
@@ -38,7 +38,7 @@ impl Shared {
         Shared { health, metrics, checks: Arc::default() }
     }
 
-    /// Starts those who work after a commit. What is `pending` is done with the first one.
+    /// Starts those who work after a commit. The first commit ends the start-up task `pending`.
     pub fn for_sync(&self, config: &Config, pending: PendingTask) -> anyhow::Result<Observers> {
         let metrics = self.metrics.clone();
         let conntrack = ConntrackCleaner::start(move |report| {

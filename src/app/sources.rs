@@ -46,8 +46,8 @@ pub async fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<
     Ok(Some(api::connect(options, observer).await?))
 }
 
-/// Starts the source. What is `pending` is done once its first state is on the way to the kernel. The
-/// task ends only when the source does, which is an error.
+/// Starts the source. The start-up task `pending` is done once the first state is on its way to the kernel.
+/// The returned task ends only when the source does, which is an error.
 pub fn start(
     config: &Config,
     client: Option<&Client>,

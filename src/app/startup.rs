@@ -1,5 +1,5 @@
-//! What has to happen before /healthz says that this proxy works. All of it is registered at once,
-//! before anybody can ask, and each part is given to who does it.
+//! What has to happen before /healthz says that this proxy works. All of it is registered at once, before
+//! anybody can ask, and each task is given to whoever does it.
 
 use crate::config::Source;
 use crate::health::{PendingTask, Readiness};

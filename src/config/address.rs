@@ -37,7 +37,7 @@ pub(super) fn append_port(text: &str, port: u16) -> String {
     }
 }
 
-/// Both parts of `IP:port`, the port from 1 to 65535; all that is wrong with it.
+/// Both parts of `IP:port`, the port from 1 to 65535; or all that is wrong with them.
 pub(super) fn parse_host_port(text: &str) -> Result<SocketAddr, Vec<HostPortError>> {
     let Some((host, port)) = split_host_port(text) else {
         return Err(vec![HostPortError::Form]);

@@ -1,6 +1,6 @@
 //! Feature gates: which names are known, and what the few that matter here are set to.
 //!
-//! kube-proxy knows every gate of Kubernetes and dies of one that it does not know. This program
+//! kube-proxy knows every gate of Kubernetes and ends on one that it does not know. This program
 //! acts on a handful, accepts silently those that concern a service proxy, and only warns of
 //! others, so that a cluster's configuration can be taken over as it is.
 

@@ -37,7 +37,7 @@ impl FakeKernel {
         self.refused.insert((set.to_owned(), key), errno);
     }
 
-    /// Refuses nothing any more but what is wrong.
+    /// From now on refuses only what is wrong.
     pub fn refuse_nothing(&mut self) {
         self.refused.clear();
     }

@@ -23,7 +23,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Wants `frontend` for a Service. Returns the Service that had it and has to give it up now.
+    /// Notes that a Service wants `frontend`. Returns the Service that had it and has to give it up now.
     pub fn add(&mut self, frontend: Frontend, rank: Rank) -> Option<ObjectName> {
         let Some(owner) = self.owners.get_mut(&frontend) else {
             self.owners.insert(frontend, rank);
@@ -49,7 +49,7 @@ impl Claims {
         None
     }
 
-    /// Wants `frontend` no more. Returns the Service that has it now instead.
+    /// Notes that a Service wants `frontend` no more. Returns the Service that has it now instead.
     pub fn remove(&mut self, frontend: &Frontend, rank: &Rank) -> Option<ObjectName> {
         if let Some(queue) = self.waiting.get_mut(frontend) {
             queue.remove(rank);

@@ -53,7 +53,7 @@ impl Effects {
         mem::take(&mut self.stale_udp)
     }
 
-    /// The health check node ports that changed since the last call; None: it is no more.
+    /// The health check node ports that changed since the last call; None: there is none any more.
     pub fn take_health_checks(&mut self) -> Vec<(ObjectName, Option<HealthCheck>)> {
         let changed = mem::take(&mut self.changed_health_checks).into_iter();
         changed.map(|name| (name.clone(), self.health_checks.get(&name).copied())).collect()

@@ -58,7 +58,7 @@ impl Pods {
         }
     }
 
-    /// Matches what comes from a pod; None where nothing tells who is one.
+    /// Matches what comes from a pod; None where nothing tells which packets do.
     pub fn source(&self, family: Family) -> Option<Statement> {
         let (expression, constant) = match (self.networks[family as usize], &self.interface) {
             (_, Some(interface)) => (Expression::InputInterface, interface.clone()),

@@ -25,7 +25,7 @@ pub struct Writer {
     empty_slots: BTreeSet<SetName>,
     /// What the rules in the table were made for.
     uses: Uses,
-    /// What they depend on may have changed.
+    /// What the rules depend on may have changed.
     rules_are_stale: bool,
     /// Names of the chains that [`layout::chains`] made.
     fixed_chains: HashSet<Arc<str>>,
@@ -124,7 +124,7 @@ impl Writer {
         self.table.insert(set, key, value).expect(ELEMENTS_FIT);
     }
 
-    /// Takes such an element away.
+    /// Takes away an element that one Service alone wanted.
     pub fn take(&mut self, set: SetName, key: &Key) {
         let Some(id) = self.sets.get(set) else { return };
         if let Some(chain) = self.table.get(id, key).and_then(balancing) {
@@ -149,7 +149,7 @@ impl Writer {
         }
     }
 
-    /// Takes it away when the last Service gives it up.
+    /// Takes away a set element when the last Service gives it up.
     pub fn take_shared(&mut self, set: SetName, key: &Key) {
         let entry = (set, key.clone());
         let Some(count) = self.wanted.get_mut(&entry) else { return };
@@ -235,7 +235,7 @@ impl Writer {
         }
     }
 
-    /// And does no more.
+    /// A chain or element that led to this balancing chain does so no more.
     pub fn leave_chain(&mut self, chain: Balancing) {
         let Some(uses) = self.chain_uses.get_mut(&chain) else { return };
         *uses -= 1;
@@ -276,7 +276,7 @@ impl Writer {
         self.table.set_chain(chain);
     }
 
-    /// Such a chain is not needed any more.
+    /// A chain of a single Service is not needed any more.
     pub fn retire_chain(&mut self, name: Arc<str>) {
         self.retired_chains.insert(name);
     }
@@ -290,7 +290,7 @@ impl Writer {
         }
     }
 
-    /// Such a set is not needed any more.
+    /// A set of a single Service is not needed any more.
     pub fn retire_set(&mut self, name: Arc<str>) {
         self.retired_sets.insert(name);
     }

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Refused Services at most in one sync. More than that are not single bad Services.
+/// The most Services that are left out in one sync. If more are refused, they are not single bad Services.
 const REFUSALS_MAX: usize = 50;
 
 /// What a sync did.
@@ -88,7 +88,7 @@ impl<K: Kernel> Engine<K> {
         &self.planner
     }
 
-    /// The kernel side, to look at.
+    /// The kernel, to look at.
     pub fn kernel_mut(&mut self) -> &mut K {
         &mut self.kernel
     }
@@ -335,7 +335,7 @@ impl<K: Kernel> Engine<K> {
         suspects.pop()
     }
 
-    /// Whether the kernel takes the table without these Services. They are back in the plan after.
+    /// Whether the kernel takes the table without these Services. Afterwards they are back in the plan.
     fn works_without(&mut self, services: &[ObjectName]) -> Option<()> {
         services.iter().for_each(|service| self.planner.quarantine(service));
         self.planner.plan();
@@ -345,7 +345,7 @@ impl<K: Kernel> Engine<K> {
         result.ok().map(|_| ())
     }
 
-    /// Whether somebody has taken the table away; then the next sync writes it anew. It takes
+    /// Whether somebody has taken the table away; then the next sync writes it anew. Asking takes
     /// microseconds.
     pub fn has_lost_table(&mut self) -> bool {
         // A kernel that does not answer is the next sync's to report.
@@ -376,7 +376,7 @@ impl<K: Kernel> Engine<K> {
         self.in_step && self.planner.has_unused()
     }
 
-    /// Deletes them. A refusal harms nothing: they stay.
+    /// Deletes the chains and sets that nothing leads to. A refusal harms nothing: they stay.
     pub fn delete_unused(&mut self) -> Result<(), Error> {
         self.planner.delete_unused();
         self.write().map(|_| ())

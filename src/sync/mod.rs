@@ -282,7 +282,7 @@ impl<K: Kernel> Loop<K> {
         }
     }
 
-    /// In quiet times: what nothing leads to any more.
+    /// In quiet times: lets Services out of quarantine, deletes what nothing leads to any more.
     fn tidy(&mut self, now: Instant) {
         if self.engine.release_quarantined(now) {
             self.queue();

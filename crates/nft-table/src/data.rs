@@ -17,9 +17,9 @@ pub enum DataType {
     /// Interface name, 16 bytes padded with NUL.
     InterfaceName,
     /// A slot number as `numgen` yields it: four bytes in host order. Sets with such a field are declared
-    /// with `typeof`, for nft has no name for such a number. Its own declaration would have the type
-    /// `integer` here, which has no length, and of such a field in a concatenation nft up to 1.0.2 dies,
-    /// whatever it is asked to do. So this is what else is four bytes in host order: `mark`.
+    /// with `typeof`, for nft has no name for such a number. nft itself would give it the type `integer` here,
+    /// which has no length of its own: on such a field in a concatenation nft up to 1.0.2 aborts, whatever it is
+    /// asked to do. So it gets the type of something else that is four bytes in host order: `mark`.
     Slot,
 }
 

@@ -60,7 +60,7 @@ impl<K, V> Field for BTreeMap<K, V> {
     }
 }
 
-/// Of a pointer to a number also zero says something, of a pointer to a list an empty one does not.
+/// Behind a pointer, zero says something, too, while an empty list does not.
 impl<T: Pointee> Field for Option<T> {
     fn is_unset(&self) -> bool {
         self.as_ref().is_none_or(T::says_nothing)

@@ -11,7 +11,7 @@ use nft_table::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Up to so many ports are dumped one by one.
+/// The most ports that are dumped one by one.
 const PORTS: usize = 4;
 
 /// One dump: the UDP entries of a family, of one original destination port or all, of one

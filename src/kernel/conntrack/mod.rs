@@ -10,7 +10,7 @@
 //! TCP and SCTP entries are never touched.
 //!
 //! [`ConntrackCleaner`] works on a thread of its own, so that programming never waits for a dump.
-//! The pieces: [`rule`](self) decides (pure), `filter` narrows down what the kernel dumps (pure),
+//! The pieces: `rule` decides (pure), `filter` narrows down what the kernel dumps (pure),
 //! `entry` reads a dumped message, `socket` talks to the kernel.
 
 mod cleaner;

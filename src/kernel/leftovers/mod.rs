@@ -9,7 +9,7 @@
 //! To be called once the own table serves, so that no moment is without rules. Everything goes in
 //! one transaction, or a few when there is very much of it. The pieces: `names` knows which chains
 //! are whose, `objects` what they are called, `inventory` lists what is there, `removal` decides (pure),
-//! `batch` does it. Each knows only those before it, and `batch` not the two in between.
+//! `batch` does it. Each knows only those before it, `batch` only the first two.
 
 mod batch;
 mod inventory;

@@ -4,16 +4,16 @@
 //! nft, conntrack, leftovers, addresses  --requests-->  Netlink  --Transport-->  kernel
 //! ```
 //!
-//! **Nothing here waits.** The kernel does what it is asked inside of `sendmsg` (`netlink_rcv_skb`) and
-//! makes the next piece of a dump inside of `recvmsg` (`netlink_recvmsg` calls `netlink_dump`), both in
-//! `net/netlink/af_netlink.c`. So an answer is there, or will never be. Who wants events polls the socket.
+//! **Nothing here waits.** The kernel does what it is asked inside `sendmsg` (`netlink_rcv_skb`) and
+//! makes the next piece of a dump inside `recvmsg` (`netlink_recvmsg` calls `netlink_dump`), both in
+//! `net/netlink/af_netlink.c`. So an answer is there, or will never be. Whoever wants events polls the socket.
 //!
-//! **EINTR** has two meanings. Of `recvmsg` it is a signal: the call is repeated here, and nobody hears of
-//! it. (`sendmsg` to the kernel sleeps only where no signal wakes it.) In an answer it says, as
+//! **EINTR** has two meanings. From `recvmsg` it means a signal: the call is repeated here, and nobody hears
+//! of it. (`sendmsg` to the kernel sleeps only where no signal wakes it.) In an answer it says, as
 //! `NLM_F_DUMP_INTR` on any message of a dump does (`nl_dump_check_consistent` in
 //! `include/net/netlink.h`), that what was dumped changed meanwhile: [`Dumped::Interrupted`].
 //!
-//! **ENOBUFS** of `recvmsg` says that messages are lost because the receive buffer was full
+//! **ENOBUFS** from `recvmsg` says that messages are lost because the receive buffer was full
 //! (`netlink_overrun`), or that there was no memory for the next piece of a dump. The socket goes on
 //! working. A dump is then interrupted as well; a transaction has [`Answers::overflow`], for it is done or
 //! refused all the same; of events it has to be assumed that they were about everything.

@@ -134,7 +134,8 @@ impl Nft {
         self.socket.get(request, attributes(each)).map_err(|error| Error::of_request(what, error))
     }
 
-    /// [`Nft::get`] for all there is.
+    /// Asks for all there is of a kind, and gives the type and attributes of each message to `each`. `what` is for
+    /// errors.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the ruleset changed while it was dumped.

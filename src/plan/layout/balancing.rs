@@ -65,7 +65,7 @@ impl Kind {
         matches!(self, Kind::ExternalLocal | Kind::ExternalNodePortLocal | Kind::ExternalNone)
     }
 
-    /// Whether there is one of it per family, whatever the number of endpoints.
+    /// Whether there is one such chain per family, whatever the number of endpoints.
     const fn is_single(self) -> bool {
         matches!(self, Kind::ExternalNone) || self.follows_use()
     }
@@ -100,9 +100,9 @@ impl Kind {
 pub struct Balancing {
     pub kind: Kind,
     pub family: Family,
-    /// Where their slots are.
+    /// The bank in which the slots of its endpoints are.
     pub bank: Bank,
-    /// Number of endpoints, at least 1; 0 for the kinds that there is one of.
+    /// Number of endpoints, at least 1; 0 for the kinds of which there is one per family.
     pub endpoints: u32,
 }
 

@@ -6,7 +6,7 @@
 //! Services there are:
 //!
 //! * a set or map is there while it has elements ([`SetName`])
-//! * a rule is there while the sets are that it looks into ([`chains`])
+//! * a rule is there while the sets that it looks into are ([`chains`])
 //! * a balancing chain is there while something leads to it ([`Balancing`])
 
 mod balancing;

@@ -17,9 +17,9 @@ use nft_table::{
 
 /// Refuses a connection: `reject` itself is no verdict that a map can hold.
 pub const REJECT: &str = "reject-connection";
-/// Gives the node's address to every packet.
+/// The chain that gives every flow the node's address as its source.
 pub const MASQUERADE_ALWAYS: &str = "masquerade-always";
-/// Gives the node's address to what the node itself has sent, and to endpoints that reach themselves.
+/// The chain that gives the node's address to what the node itself has sent, and to endpoints that reach themselves.
 pub const MASQUERADE_FROM_NODE: &str = "masquerade-from-node";
 
 /// Protocols that a Service port can have. The match must stand before `ct original proto-dst` for
@@ -277,7 +277,7 @@ impl Rules<'_> {
         rules
     }
 
-    /// The same for what the node itself sends.
+    /// What the node itself sends to an address that is no frontend.
     fn node(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.has(SetKind::LocalhostNodeports) {
@@ -323,7 +323,7 @@ impl Rules<'_> {
         rules
     }
 
-    /// As in kube-proxy, who has no endpoints is not asked before NodePorts.
+    /// As in kube-proxy, a frontend without endpoints does not come before NodePorts.
     ///
     /// ```text
     /// ip daddr @nodeport-ips4 meta l4proto . th dport vmap @service-nodeports4

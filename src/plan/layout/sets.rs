@@ -10,33 +10,33 @@ use std::fmt;
 pub enum SetKind {
     /// Frontends by address: what becomes of a new flow.
     ServiceIps,
-    /// NodePorts: the same.
+    /// NodePorts: what becomes of a new flow.
     ServiceNodeports,
     /// External policy Local: where pods and the node itself go, by address.
     ShortCircuitServices,
-    /// And by NodePort.
+    /// External policy Local: where pods and the node itself go, by NodePort.
     ShortCircuitNodeports,
     /// Session affinity: which chain remembers the chosen endpoint, by address.
     RememberServices,
-    /// And by NodePort.
+    /// Session affinity: which chain remembers the chosen endpoint, by NodePort.
     RememberNodeports,
     /// Frontends from outside the cluster: whose source becomes the node's address, by address.
     ExternalServices,
-    /// And by NodePort.
+    /// NodePorts: whose source becomes the node's address.
     ExternalNodeports,
     /// The slots of the cluster list, by address.
     ClusterEndpoints,
-    /// And by NodePort.
+    /// The slots of the cluster list, by NodePort.
     NodeportClusterEndpoints,
     /// The slots of the list of endpoints on this node, by address.
     LocalEndpoints,
-    /// And by NodePort.
+    /// The slots of the list of endpoints on this node, by NodePort.
     NodeportLocalEndpoints,
     /// All ClusterIPs.
     ClusterIps,
     /// The addresses that NodePorts answer on, one by one.
     NodeportIps,
-    /// The same, where a whole network is local to this machine.
+    /// The networks that NodePorts answer on, where a whole network is local to this machine.
     NodeportNetworks,
     /// The ranges of ServiceCIDR objects.
     ServiceCidrs,
@@ -44,7 +44,7 @@ pub enum SetKind {
     Hairpin,
     /// Frontends with loadBalancerSourceRanges.
     RestrictedServices,
-    /// Those frontends with their ranges.
+    /// Frontends with loadBalancerSourceRanges, each with each of its ranges.
     AllowedSources,
     /// NodePorts of other protocols than TCP, which loopback addresses reject.
     LocalhostNodeports,

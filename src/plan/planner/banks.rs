@@ -16,7 +16,7 @@ impl Banks {
         Bank(u16::try_from(first).unwrap_or(u16::MAX))
     }
 
-    /// A port has its slots there.
+    /// A port has its slots in the bank of its plan from now on.
     pub fn enter(&mut self, plan: &PortPlan) {
         let (banks, bank) = (&mut self.0[plan.family as usize], usize::from(plan.bank.0));
         if banks.len() <= bank {
@@ -25,7 +25,7 @@ impl Banks {
         banks[bank] += slots(plan);
     }
 
-    /// And does not have them any more.
+    /// A port has no slots in the bank of its plan any more.
     pub fn leave(&mut self, plan: &PortPlan) {
         self.0[plan.family as usize][usize::from(plan.bank.0)] -= slots(plan);
     }

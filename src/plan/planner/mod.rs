@@ -95,7 +95,7 @@ impl Entry {
     }
 }
 
-/// See the module.
+/// The plan. [`Planner::apply`] takes in changes, [`Planner::plan`] puts what follows from them into the table.
 #[derive(Debug)]
 pub struct Planner {
     writer: Writer,
@@ -155,7 +155,7 @@ impl Planner {
         &mut self.writer.table
     }
 
-    /// How many elements every set and map that there can be has, those of all banks together.
+    /// The number of elements of every set and map that there can be, of all banks together.
     pub fn element_counts(&self) -> BTreeMap<SetName, usize> {
         let mut counts: BTreeMap<SetName, usize> = SetName::all().map(|name| (name, 0)).collect();
         for (name, id) in self.writer.sets().iter() {
@@ -328,7 +328,7 @@ impl Planner {
         self.writer.has_unused()
     }
 
-    /// Deletes them.
+    /// Deletes the chains and sets that nothing leads to.
     pub fn delete_unused(&mut self) {
         self.writer.delete_unused();
     }

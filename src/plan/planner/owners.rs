@@ -1,4 +1,4 @@
-//! Whose an element is, and leaving out whom the kernel refuses.
+//! Which Service an element belongs to, and leaving out the Services that the kernel refuses.
 
 use super::Planner;
 use super::seeds::address;

@@ -1,4 +1,4 @@
-//! What is to be for a Service: which frontends it has, and what becomes of them.
+//! What a Service is to have: its frontends, and what becomes of each.
 
 use super::seeds::seeded;
 use super::{Notice, Planner};
@@ -50,7 +50,7 @@ impl Planner {
         }
     }
 
-    /// What is to be for a Service.
+    /// What the ports of a Service are to have.
     pub(super) fn plan_service(&mut self, name: &ObjectName) -> Vec<PortPlan> {
         let Some(entry) = self.services.get_mut(name) else { return Vec::new() };
         let mut lost = Vec::new();
