@@ -100,6 +100,9 @@ impl Writer {
             return id;
         }
         let id = self.table.add_set(name.declaration()).expect(SETS_FIT);
+        if matches!(name.kind, SetKind::ServiceIps | SetKind::ServiceNodeports) {
+            self.table.set_entrance(id);
+        }
         self.sets.put(name, Some(id));
         self.rules_are_stale = true;
         id

@@ -2,16 +2,20 @@
 //!
 //! The kernel keeps a hash set in a table that a worker replaces by a larger one as elements come
 //! (`lib/rhashtable.c`). One long transaction leaves that worker no time: the tables queue up, and every
-//! insertion looks through all of them, which takes most of the kernel's time at 500,000 elements. So the
-//! data of a new table come in several transactions, each about as large as all before it.
+//! insertion looks through all of them, which takes most of the kernel's time at 500,000 elements. And while a
+//! transaction is taken, nobody else on the machine can change nftables. So a large new table comes in several
+//! transactions, for each map as large as all before it, and none too large.
 //!
-//! Until the last stage the table leads nowhere: data maps are asked only by way of verdicts, and those
-//! come last, with all members of sets, in one transaction.
+//! What packets find last comes first ([`Table::changes`](crate::Table::changes) has the order), so a packet
+//! finds nothing, or all that belongs to what it finds.
 
-use super::{Operation, SetData, Transaction};
+use super::{Operation, Transaction};
 
 /// Elements in the first stage of a map. A table that has no more than that is loaded at once.
 const FIRST: usize = 4096;
+
+/// Elements in one stage at most: some 20 ms.
+const MOST: usize = 16_384;
 
 impl<'a> Transaction<'a> {
     /// Whether [`Transaction::stages`] splits it: it makes a table that is not there, a large one.
@@ -24,36 +28,37 @@ impl<'a> Transaction<'a> {
     /// Splits a transaction that makes a table which is not there into transactions to be committed one
     /// after the other; any other stays whole.
     pub fn stages(&self) -> Vec<Transaction<'a>> {
-        let is_data = |operation: &Operation<'_>| {
-            matches!(operation, Operation::AddElements { set, .. }
-                if matches!(set.data, SetData::Fields(_)))
-        };
-        let is_new = self.operations.first() == Some(&Operation::AddTable)
-            && !self.operations.contains(&Operation::DeleteTable);
-        let data = self.operations.iter().position(is_data);
-        let Some(data) = data.filter(|_| is_new && self.len() > FIRST) else {
+        if !self.is_staged() {
             return vec![self.clone()];
-        };
+        }
         let stage = |operations| Transaction { table: self.table, operations };
-        let mut stages = vec![stage(self.operations[..data].to_vec())];
-        let mut last = Vec::new();
-        for operation in &self.operations[data..] {
-            match operation {
-                Operation::AddElements { set, elements } if is_data(operation) => {
-                    let mut left = &elements[..];
-                    let mut size = FIRST;
-                    while !left.is_empty() {
-                        let (now, later) = left.split_at(left.len().min(size));
-                        let elements = now.to_vec();
-                        stages.push(stage(vec![Operation::AddElements { set, elements }]));
-                        left = later;
-                        size *= 2;
+        let is_elements =
+            |operation: &Operation<'_>| matches!(operation, Operation::AddElements { .. });
+        let first = self.operations.iter().position(is_elements).unwrap_or(self.operations.len());
+        let mut stages = vec![stage(self.operations[..first].to_vec())];
+        // Small sets share a stage.
+        let mut room = 0;
+        for operation in &self.operations[first..] {
+            let Operation::AddElements { set, elements } = operation else {
+                stages.push(stage(vec![operation.clone()]));
+                continue;
+            };
+            let (mut left, mut size) = (&elements[..], FIRST);
+            while !left.is_empty() {
+                let (now, later) = left.split_at(left.len().min(size));
+                let part = Operation::AddElements { set, elements: now.to_vec() };
+                match stages.last_mut() {
+                    Some(last) if now.len() <= room => last.operations.push(part),
+                    _ => {
+                        stages.push(stage(vec![part]));
+                        room = FIRST;
                     }
                 }
-                other => last.push(other.clone()),
+                room = room.saturating_sub(now.len());
+                left = later;
+                size = (size * 2).min(MOST);
             }
         }
-        stages.push(stage(last));
         stages
     }
 }
@@ -74,7 +79,7 @@ mod tests {
         let whole = table.changes();
         let stages = whole.stages();
         let sizes: Vec<usize> = stages[1..stages.len() - 1].iter().map(Transaction::len).collect();
-        assert_eq!(sizes, [4096, 8192, 16384, 50_000 - 28_672]);
+        assert_eq!(sizes, [4096, 8192, 16384, 16384, 50_000 - 45_056]);
         let is_elements =
             |operation: &Operation<'_>| matches!(operation, Operation::AddElements { .. });
         assert!(!stages[0].operations.iter().any(is_elements));

@@ -35,7 +35,9 @@ impl Table {
 
     /// Deletions come first, and users before what they use.
     fn push_deletions<'a>(&'a self, operations: &mut Vec<Operation<'a>>) {
-        for state in self.touched_states().filter(|state| !state.new) {
+        let mut states: Vec<&SetState> = self.touched_states().filter(|state| !state.new).collect();
+        states.sort_by_key(|state| !state.is_entrance);
+        for state in states {
             if state.set.is_plain_interval() {
                 operations.push(Operation::FlushSet(&state.set));
                 continue;
@@ -80,11 +82,15 @@ impl Table {
             let rules = chain.rules.iter();
             operations.extend(rules.map(|rule| Operation::AddRule { chain: &chain.name, rule }));
         }
-        // Data first, as verdicts lead to them.
-        let is_data = |state: &&SetState| matches!(state.set.data, SetData::Fields(_));
-        let data = self.touched_states().filter(is_data);
-        let others = self.touched_states().filter(|state| !is_data(state));
-        for state in data.chain(others) {
+        // What packets find last comes first: data, members, verdicts, and at last where packets come in.
+        let mut states: Vec<&SetState> = self.touched_states().collect();
+        states.sort_by_key(|state| match state.set.data {
+            SetData::Fields(_) => 0,
+            SetData::None => 1,
+            SetData::Verdict if !state.is_entrance => 2,
+            SetData::Verdict => 3,
+        });
+        for state in states {
             let elements = state.added();
             if !elements.is_empty() {
                 operations.push(Operation::AddElements { set: &state.set, elements });

@@ -38,6 +38,8 @@ struct SetState {
     new: bool,
     /// What the kernel has under the keys that were touched.
     touched: HashMap<Key, Option<Value>, foldhash::fast::FixedState>,
+    /// Packets find everything else by way of this one, so its elements come last.
+    is_entrance: bool,
 }
 
 /// What the kernel has under the name of a chain that was touched.
@@ -137,10 +139,19 @@ impl Table {
             elements: HashMap::default(),
             new: true,
             touched: HashMap::default(),
+            is_entrance: false,
         }));
         self.set_ids.insert(name, id);
         self.touched_sets.insert(id);
         Ok(id)
+    }
+
+    /// Says that packets find everything else of this table by way of this map: its elements are added after
+    /// those of all others, and deleted before them.
+    pub fn set_entrance(&mut self, id: SetId) {
+        if let Some(state) = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut) {
+            state.is_entrance = true;
+        }
     }
 
     /// Removes a set with its elements, if it is there. No rule may refer to it any more when the
