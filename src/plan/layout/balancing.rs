@@ -166,10 +166,13 @@ impl Balancing {
     /// ```text
     /// dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @cluster-endpoints4
     /// dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @cluster-endpoints4
+    /// drop
     /// ```
     ///
-    /// The second line is a safety net: a packet that is evaluated while a transaction takes effect may draw
-    /// a slot that has just gone; slot 0 is there as long as any.
+    /// The other lines are for a packet that is evaluated while a transaction takes effect: it sees elements as
+    /// they are when it looks them up. It may draw a slot that has just gone; slot 0 is there as long as any.
+    /// Where all have gone, it must not pass as if it was for no Service, for then the connection would never be
+    /// translated, however often the client tries: dropped, it is sent again and finds what is then.
     pub fn chain(self, pods: &Pods) -> Chain {
         let rules = match (self.kind, self.next()) {
             (Kind::ExternalNone, _) => external_rules(self.family, pods, Verdict::Drop),
@@ -179,7 +182,8 @@ impl Balancing {
             (_, None) => {
                 let net = (self.endpoints > 1).then_some(1);
                 let moduli = [Some(self.endpoints), net].into_iter().flatten();
-                moduli.map(|modulus| self.dnat(modulus)).collect()
+                let drop = Rule::new(vec![Statement::Verdict(Verdict::Drop)]);
+                moduli.map(|modulus| self.dnat(modulus)).chain([drop]).collect()
             }
         };
         Chain::regular(self.to_string(), rules)

@@ -313,13 +313,15 @@ impl Rules<'_> {
             .filter(|(kind, _)| self.has(*kind) && !self.uses.hold_refusals)
     }
 
-    /// Where pods and the node find a Service with external policy Local once more.
+    /// Where pods and the node find a Service with external policy Local once more; not if it has gone since
+    /// (see [`Balancing::chain`]).
     fn short_circuit(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.has(SetKind::ShortCircuitServices) {
             rules.push(rule([self.vmap(vip_key(self.family), SetKind::ShortCircuitServices)]));
         }
         rules.extend(self.nodeports(SetKind::ShortCircuitNodeports));
+        rules.push(rule([verdict(Verdict::Drop)]));
         rules
     }
 
