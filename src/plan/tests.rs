@@ -15,10 +15,18 @@ const NODE: &str = "node-1";
 fn settings() -> Settings {
     Settings {
         node_name: NODE.into(),
-        detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
+        detect_local: DetectLocal::NodeCidr,
         masquerade_all: false,
-        localhost_nodeports: Vec::new(),
+        localhost_nodeports: Family::BOTH.into(),
     }
+}
+
+/// A plan without any Service, on a node with an address of each family.
+fn planner() -> Planner {
+    let mut planner = Planner::new(settings());
+    let networks = ["198.51.100.7/32", "2001:db8::7/128"].map(|network| network.parse().unwrap());
+    planner.set_nodeport_networks(&networks);
+    planner
 }
 
 /// A few addresses and ports, so that Services collide.
@@ -129,14 +137,22 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0u8..5, 0u8..3).prop_map(|(s, i)| {
             Change::EndpointSlice(ObjectName::new("default", format!("slice-{s}-{i}")), None)
         }),
-        1 => (0usize..3).prop_map(|zone| Change::Node(Some(Box::new(Node {
-            name: NODE.into(),
-            addresses: vec!["198.51.100.7".parse().unwrap()],
-            zone: [None, Some("a".into()), Some("b".into())][zone].clone(),
-            pod_cidrs: Vec::new(),
-            taints: Vec::new(),
-            deleting: false,
-        })))),
+        1 => (0usize..3, prop::option::of(0u8..2)).prop_map(|(zone, pods)| {
+            Change::Node(Some(Box::new(Node {
+                name: NODE.into(),
+                addresses: vec!["198.51.100.7".parse().unwrap()],
+                zone: [None, Some("a".into()), Some("b".into())][zone].clone(),
+                pod_cidrs: Vec::from_iter(pods.map(|pods| {
+                    ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 244, pods, 0), 24).into()
+                })),
+                taints: Vec::new(),
+                deleting: false,
+            })))
+        }),
+        1 => (0u8..3).prop_map(|number| {
+            let cidr = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, number, 0), 24).into();
+            Change::ServiceCidr("kubernetes".into(), (number > 0).then(|| vec![cidr]))
+        }),
     ]
 }
 
@@ -156,7 +172,7 @@ impl Objects {
     }
 
     fn plan(&self) -> Planner {
-        let mut planner = Planner::new(settings());
+        let mut planner = planner();
         self.0.values().cloned().for_each(|change| planner.apply(change));
         planner.plan();
         planner
@@ -219,23 +235,114 @@ fn assert_no_dangling_references(table: &Table) {
     }
 }
 
+/// Rules follow what is in use: the chains of [`layout::chains`] for the sets that are there, the balancing chains,
+/// those of session affinity, and nothing else.
+fn assert_rules_follow_uses(planner: &Planner) {
+    let table = planner.table();
+    let pods = pods::Pods::new(&settings(), planner.node());
+    let is_there = |name: &layout::SetName| table.set_id(&name.nft()).is_some();
+    // A chain that came out of use may be there, empty, until it is deleted.
+    let is_idle = |chain: &nft_table::Chain| {
+        planner.has_unused() && chain.base.is_none() && chain.rules.is_empty()
+    };
+    let (following, fixed): (Vec<_>, Vec<_>) = table
+        .chains()
+        .into_iter()
+        .filter(|chain| !is_idle(chain))
+        .filter_map(|chain| layout::Balancing::parse(&chain.name))
+        .partition(|chain| chain.kind.follows_use());
+    let uses = layout::Uses {
+        sets: layout::SetName::all().filter(is_there).collect(),
+        chains: following,
+        pods: pods.clone(),
+        masquerade_all: settings().masquerade_all,
+        hold_refusals: false,
+    };
+    let mut wanted: Vec<nft_table::Chain> = layout::chains(&uses);
+    wanted.extend(fixed.iter().map(|chain| chain.chain(&pods)));
+    for chain in table.chains() {
+        match wanted.iter().find(|wanted| wanted.name == chain.name) {
+            Some(wanted) => assert_eq!(chain, wanted),
+            None => assert!(is_idle(chain) || chain.name.starts_with("affinity"), "{chain:?}"),
+        }
+    }
+    for chain in wanted {
+        assert!(table.chain(&chain.name).is_some(), "no chain {}", chain.name);
+    }
+}
+
+/// A set is there while it has elements. Maps of slots that have none may be there until they are deleted.
+fn assert_sets_have_elements(planner: &Planner) {
+    for (id, set) in planner.table().sets() {
+        let is_slots = |kind: &layout::SetKind| {
+            Family::BOTH.iter().any(|family| layout::SetName::new(*kind, *family).nft() == set.name)
+        };
+        let may_be_empty = planner.has_unused()
+            && (layout::SetKind::SLOTS.iter().any(is_slots) || set.name.starts_with("affinity"));
+        let is_empty = planner.table().len(id) == 0;
+        assert!(!is_empty || may_be_empty || set.flags.dynamic, "{} is empty", set.name);
+    }
+}
+
+/// All chains that base chains do not lead to, by rules or by elements.
+fn unreachable(table: &Table) -> Vec<String> {
+    let chains = table.chains();
+    let mut reached: Vec<&str> =
+        chains.iter().filter(|chain| chain.base.is_some()).map(|chain| &*chain.name).collect();
+    let mut next = 0;
+    while let Some(name) = reached.get(next) {
+        next += 1;
+        let rules = &table.chain(name).expect("no dangling reference").rules;
+        let maps = rules.iter().flat_map(|rule| rule.sets()).filter_map(|set| table.set_id(set));
+        let elements = maps.flat_map(|id| table.elements(id));
+        let by_element = elements.filter_map(|(_, value)| match value {
+            Value::Verdict(element) => element.verdict.chain(),
+            _ => None,
+        });
+        let to: Vec<&str> = rules
+            .iter()
+            .flat_map(|rule| rule.chains())
+            .chain(by_element)
+            .map(|name| &**name)
+            .collect();
+        for name in to {
+            if !reached.contains(&name) {
+                reached.push(name);
+            }
+        }
+    }
+    let all = chains.iter().map(|chain| chain.name.to_string());
+    all.filter(|name| !reached.contains(&&**name)).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn step_by_step_comes_to_the_same_as_from_nothing(
         batches in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..25)
     ) {
-        let (mut planner, mut objects) = (Planner::new(settings()), Objects::default());
+        let (mut planner, mut objects) = (planner(), Objects::default());
         for batch in batches {
             for change in batch {
                 objects.apply(&change);
                 planner.apply(change);
             }
             planner.plan();
-            assert_no_dangling_references(planner.table());
+            let check = |planner: &Planner| {
+                assert_no_dangling_references(planner.table());
+                assert_rules_follow_uses(planner);
+                assert_sets_have_elements(planner);
+            };
+            check(&planner);
             while planner.has_unused() {
                 planner.delete_unused();
+                check(&planner);
             }
+            // Chains for elements to lead to, of which there may be none.
+            let for_all = [layout::REJECT, layout::MASQUERADE_ALWAYS, layout::MASQUERADE_FROM_NODE];
+            let mut unreachable = unreachable(planner.table());
+            unreachable.retain(|chain| !for_all.contains(&&**chain));
+            prop_assert_eq!(unreachable, Vec::<String>::new());
             prop_assert_eq!(normal(planner.table()), normal(objects.plan().table()));
         }
     }
