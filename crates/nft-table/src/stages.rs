@@ -1,4 +1,5 @@
-//! Loading a new table in stages.
+//! Transactions that are committed in stages: those that load a new table, and those of which a part has to come
+//! [`ahead`](super::ahead).
 //!
 //! The kernel keeps a hash set in a table that a worker replaces by a larger one as elements come
 //! (`lib/rhashtable.c`). One long transaction leaves that worker no time: the tables queue up, and every
@@ -18,16 +19,19 @@ const FIRST: usize = 4096;
 const MOST: usize = 16_384;
 
 impl<'a> Transaction<'a> {
-    /// Whether [`Transaction::stages`] splits it: it makes a table that is not there, a large one.
+    /// Whether it loads a table in stages: one that is not there, and a large one.
     pub fn is_staged(&self) -> bool {
         self.operations.first() == Some(&Operation::AddTable)
             && !self.operations.contains(&Operation::DeleteTable)
             && self.len() > FIRST
     }
 
-    /// Splits a transaction that makes a table which is not there into transactions to be committed one
-    /// after the other; any other stays whole.
+    /// Splits a transaction that makes a table which is not there, or that needs something before the rest, into
+    /// transactions to be committed one after the other; any other stays whole.
     pub fn stages(&self) -> Vec<Transaction<'a>> {
+        if let Some(parts) = self.split_ahead() {
+            return parts.into();
+        }
         if !self.is_staged() {
             return vec![self.clone()];
         }

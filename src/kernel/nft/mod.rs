@@ -21,8 +21,8 @@ const NETFILTER_HEADER: usize = 4;
 
 /// What the rest of the program needs of nftables: the seam between it and the kernel.
 pub trait Kernel {
-    /// Has the kernel take a transaction: all of it, or nothing in case of an error. Of a new table an
-    /// error may leave a part, which leads nowhere ([`Transaction::stages`]).
+    /// Has the kernel take a transaction: all of it, or nothing in case of an error, but for a part
+    /// that nothing leads to ([`Transaction::stages`]).
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error>;
 
     /// What the kernel has of a table; None if it has no such table.
