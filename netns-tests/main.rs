@@ -42,4 +42,6 @@ mod restart;
 mod selection;
 mod source_ranges;
 mod udp_flows;
+mod under_way;
 mod updates;
+mod uses;

@@ -1,8 +1,7 @@
 //! Restarts: an unchanged state is adopted without a write, a changed one by its difference, and a table of
 //! another layout is replaced, all without a lost packet.
 
-use crate::scenario::{assert_same, at, lab};
-use kube_proxy::kernel::nft::{Kernel, Nft};
+use crate::scenario::{assert_same, at, generation, lab};
 use nft_table::Family;
 use serde_json::Value;
 use test_support::lab::{Lab, Load, Outcome, cluster_ip};
@@ -19,12 +18,6 @@ fn cluster(lab: &Lab, pods: &[&str]) -> Vec<Value> {
         service("one").cluster_ip(12).sctp(80),
         endpoints("one").sctp().on(lab, &["b"]),
     ]
-}
-
-/// The generation of the node's ruleset, which every commit counts up.
-fn generation(lab: &Lab) -> u32 {
-    let mut nft = lab.node().namespace.run(|| Nft::open().expect("open an nftables socket"));
-    nft.generation().expect("the generation")
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What most tests of a feature start from.
 
+use kube_proxy::kernel::nft::{Kernel, Nft};
 use std::net::{IpAddr, SocketAddr};
 use test_support::lab::{Client, Lab, Outcome, PORT, has_nft};
 use test_support::proxy::{Endpoints, Service, endpoints, service};
@@ -54,6 +55,12 @@ pub fn everything(name: &str) -> Service {
 /// Endpoints of such a Service; put them on hosts.
 pub fn for_everything(name: &str) -> Endpoints {
     endpoints(name).port("tcp", "TCP", PORT).port("udp", "UDP", PORT).port("sctp", "SCTP", PORT)
+}
+
+/// The generation of the node's ruleset, which every commit counts up.
+pub fn generation(lab: &Lab) -> u32 {
+    let mut nft = lab.node().namespace.run(|| Nft::open().expect("open an nftables socket"));
+    nft.generation().expect("the generation")
 }
 
 /// Panics unless two listings of a table say the same, in whatever order.

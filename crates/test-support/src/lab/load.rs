@@ -4,8 +4,8 @@
 use super::Client;
 use super::client::exchange;
 use socket2::Socket;
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct Report {
     pub failures: Vec<String>,
     /// Who answered.
     pub endpoints: BTreeMap<String, usize>,
+    /// As whom the client was seen there.
+    pub sources: BTreeSet<IpAddr>,
 }
 
 /// Running load.
@@ -40,12 +42,22 @@ impl Load {
         threads: usize,
         scenario: impl FnOnce(&Load) -> R,
     ) -> (Report, R) {
-        let target: SocketAddr = target.parse().expect("an address and port");
+        let target = target.parse().expect("an address and port");
+        Load::on_each(client, &[target], threads, scenario)
+    }
+
+    /// The same for several targets, in turn.
+    pub fn on_each<R>(
+        client: &Client,
+        targets: &[SocketAddr],
+        threads: usize,
+        scenario: impl FnOnce(&Load) -> R,
+    ) -> (Report, R) {
         let load =
             Load { report: Mutex::default(), progress: Condvar::new(), stopped: false.into() };
         let result = std::thread::scope(|scope| {
             for _ in 0..threads {
-                scope.spawn(|| client.inside(|| load.connect_in_a_loop(client, target)));
+                scope.spawn(|| client.inside(|| load.connect_in_a_loop(client, targets)));
             }
             let _stop = StopOnDrop(&load);
             load.wait_for(threads);
@@ -63,9 +75,12 @@ impl Load {
         drop(self.progress.wait_while(report, |report| report.tried() < goal));
     }
 
-    fn connect_in_a_loop(&self, client: &Client, target: SocketAddr) {
-        while !self.stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            let result = client.stream(target).and_then(|socket| {
+    fn connect_in_a_loop(&self, client: &Client, targets: &[SocketAddr]) {
+        for target in targets.iter().cycle() {
+            if self.stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                return;
+            }
+            let result = client.stream(*target).and_then(|socket| {
                 // Later ones can come from a busy machine; what the proxy decides is decided on the SYN.
                 let again = retransmissions(&socket);
                 let mut stream: TcpStream = socket.into();
@@ -77,8 +92,9 @@ impl Load {
                     report.answered += 1;
                     report.retransmitted += usize::from(again > 0);
                     *report.endpoints.entry(answer.endpoint()).or_default() += 1;
+                    report.sources.insert(answer.client.ip());
                 }
-                Err(error) => report.failures.push(error.to_string()),
+                Err(error) => report.failures.push(format!("{target}: {error}")),
             }
             drop(report);
             self.progress.notify_all();

@@ -35,7 +35,7 @@ mod wiring;
 pub use addresses::{cluster_ip, external_ip};
 pub use client::Client;
 pub use connection::{Connection, Flow};
-pub use load::Load;
+pub use load::{Load, Report};
 pub use namespace::Namespace;
 pub use netlink::Netlink;
 pub use outcome::Outcome;

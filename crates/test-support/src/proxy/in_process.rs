@@ -13,7 +13,7 @@ use kube_proxy::manifests::Source;
 use kube_proxy::model::{Change, Node};
 use kube_proxy::plan::{DetectLocal, Settings};
 use kube_proxy::sync::{Committed, Engine};
-use nft_table::Table;
+use nft_table::{Family, Table};
 use serde_json::Value;
 
 /// What the operator of the lab's node configured.
@@ -23,6 +23,8 @@ pub struct Config {
     pub masquerade_all: bool,
     /// None: all local addresses.
     pub nodeport_addresses: Option<Vec<IpNet>>,
+    /// Families whose NodePorts are to be had on the loopback addresses, too.
+    pub localhost_nodeports: Vec<Family>,
 }
 
 impl Default for Config {
@@ -34,6 +36,7 @@ impl Default for Config {
             detect_local: DetectLocal::ClusterCidr(nets(["10.244.0.0/16", "fd00:10:244::/56"])),
             masquerade_all: false,
             nodeport_addresses: Some(nets(["192.0.2.1/32", "2001:db8::1/128"])),
+            localhost_nodeports: Vec::new(),
         }
     }
 }
@@ -121,14 +124,10 @@ impl<'l> Proxy<'l> {
         self.engine.planner().table()
     }
 
-    /// Whether there is something that nothing leads to.
-    pub fn has_unused(&self) -> bool {
-        self.engine.has_unused()
-    }
-
-    /// Deletes what nothing leads to any more, as the sync thread does when it is idle.
+    /// Deletes what nothing leads to any more, as the sync thread does when it is idle, until nothing is left of
+    /// it.
     pub fn tidy(&mut self) {
-        if self.engine.has_unused() {
+        while self.engine.has_unused() {
             self.engine.delete_unused().unwrap_or_else(|error| panic!("{error}"));
         }
     }
@@ -145,7 +144,7 @@ fn engine(lab: &Lab, config: Config) -> Engine<Nft> {
         node_name: "node".into(),
         detect_local: config.detect_local,
         masquerade_all: config.masquerade_all,
-        localhost_nodeports: Vec::new(),
+        localhost_nodeports: config.localhost_nodeports,
     };
     let selection = || match &config.nodeport_addresses {
         Some(cidrs) => FamilySelection::Cidrs(cidrs.clone()),
