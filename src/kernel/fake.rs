@@ -2,14 +2,17 @@
 //!
 //! It refuses what the real one refuses of the operations of the ruleset library: references to what is not
 //! there, deletion of what is in use, an element that is there with another value, overlapping
-//! ranges; and what a test tells it to refuse. It evaluates no packets.
+//! ranges; and what a test tells it to refuse. It evaluates no packets, and its time passes when a test says so.
 
 use crate::kernel::NetlinkError;
 use crate::kernel::nft::{Error, Kernel, Refusal, Refusals};
 use nft_table::netlink::SnapshotChain;
-use nft_table::{Chain, Key, Operation, Rule, Set, Snapshot, SnapshotSet, Transaction, Value};
+use nft_table::{
+    Chain, Key, Lifetime, Operation, Rule, Set, Snapshot, SnapshotSet, Transaction, Value,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A kernel without packets.
 #[derive(Debug, Default)]
@@ -23,8 +26,15 @@ pub struct FakeKernel {
 
 #[derive(Clone, Debug, Default)]
 struct FakeTable {
-    sets: BTreeMap<Arc<str>, (Set, BTreeMap<Key, Value>)>,
+    sets: BTreeMap<Arc<str>, (Set, BTreeMap<Key, FakeElement>)>,
     chains: BTreeMap<Arc<str>, Chain>,
+}
+
+#[derive(Clone, Debug)]
+struct FakeElement {
+    value: Value,
+    /// None if it never expires.
+    lifetime: Option<Lifetime>,
 }
 
 impl FakeKernel {
@@ -62,12 +72,32 @@ impl FakeKernel {
     pub fn put(&mut self, table: &str, set: &str, key: Key, value: Value) {
         let table = self.tables.get_mut(table).expect("the table is there");
         let (_, elements) = table.sets.get_mut(set).expect("the set is there");
-        elements.insert(key, value);
+        elements.insert(key, FakeElement { value, lifetime: None });
+    }
+
+    /// Lets time pass: elements expire.
+    pub fn pass(&mut self, time: Duration) {
+        let sets = self.tables.values_mut().flat_map(|table| table.sets.values_mut());
+        for (_, elements) in sets {
+            elements.retain(|_, element| {
+                let Some(lifetime) = &mut element.lifetime else { return true };
+                lifetime.expires = lifetime.expires.saturating_sub(time);
+                !lifetime.expires.is_zero()
+            });
+        }
     }
 
     /// The value under a key.
     pub fn get(&self, table: &str, set: &str, key: &Key) -> Option<&Value> {
-        self.tables.get(table)?.sets.get(set)?.1.get(key)
+        self.tables.get(table)?.sets.get(set)?.1.get(key).map(|element| &element.value)
+    }
+
+    fn set(&self, table: &str, set: &Set) -> Result<&BTreeMap<Key, FakeElement>, Error> {
+        let there = self.tables.get(table).and_then(|table| table.sets.get(&set.name));
+        there.map(|(_, elements)| elements).ok_or_else(|| Error::Request {
+            request: format!("reading the elements of set inet {table} {}", set.name),
+            source: NetlinkError::of_errno(libc::ENOENT),
+        })
     }
 
     /// The chain of a name.
@@ -133,11 +163,14 @@ impl Kernel for FakeKernel {
     }
 
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error> {
-        let there = self.tables.get(table).and_then(|table| table.sets.get(&set.name));
-        there.map(|(_, elements)| pairs(elements)).ok_or_else(|| Error::Request {
-            request: format!("reading the elements of set inet {table} {}", set.name),
-            source: NetlinkError::of_errno(libc::ENOENT),
-        })
+        self.set(table, set).map(pairs)
+    }
+
+    fn expiring(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value, Lifetime)>, Error> {
+        let expiring = |(key, element): (&Key, &FakeElement)| {
+            Some((key.clone(), element.value.clone(), element.lifetime?))
+        };
+        Ok(self.set(table, set)?.iter().filter_map(expiring).collect())
     }
 
     fn generation(&mut self) -> Result<u32, Error> {
@@ -145,8 +178,8 @@ impl Kernel for FakeKernel {
     }
 }
 
-fn pairs(elements: &BTreeMap<Key, Value>) -> Vec<(Key, Value)> {
-    elements.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+fn pairs(elements: &BTreeMap<Key, FakeElement>) -> Vec<(Key, Value)> {
+    elements.iter().map(|(key, element)| (key.clone(), element.value.clone())).collect()
 }
 
 /// A transaction on a copy of the table.
@@ -170,13 +203,13 @@ impl Attempt<'_> {
             (Operation::DeleteTable, table @ Some(_)) => *table = None,
             (_, None) => self.refuse(operation, None, libc::ENOENT),
             (Operation::AddElements { set, elements }, Some(_)) => {
-                for (index, (key, value)) in elements.iter().enumerate() {
-                    if let Err(errno) = self.add_element(&set.name, key, value) {
-                        self.refuse(operation, Some(index), errno);
-                        // The kernel looks no further in a message.
-                        break;
-                    }
-                }
+                let elements = elements.iter().map(|(key, value)| (*key, *value, None));
+                self.add_elements(operation, &set.name, elements);
+            }
+            (Operation::AddExpiring { set, elements }, Some(_)) => {
+                let elements =
+                    elements.iter().map(|(key, value, life)| (*key, *value, Some(*life)));
+                self.add_elements(operation, &set.name, elements);
             }
             (Operation::DeleteElements { set, keys }, Some(table)) => {
                 let there = table.sets.get_mut(&set.name);
@@ -195,7 +228,28 @@ impl Attempt<'_> {
         }
     }
 
-    fn add_element(&mut self, set: &str, key: &Key, value: &Value) -> Result<(), i32> {
+    fn add_elements<'b>(
+        &mut self,
+        operation: &Operation<'_>,
+        set: &str,
+        elements: impl Iterator<Item = (&'b Key, &'b Value, Option<Lifetime>)>,
+    ) {
+        for (index, (key, value, lifetime)) in elements.enumerate() {
+            if let Err(errno) = self.add_element(set, key, value, lifetime) {
+                self.refuse(operation, Some(index), errno);
+                // The kernel looks no further in a message.
+                break;
+            }
+        }
+    }
+
+    fn add_element(
+        &mut self,
+        set: &str,
+        key: &Key,
+        value: &Value,
+        lifetime: Option<Lifetime>,
+    ) -> Result<(), i32> {
         if let Some(errno) = self.refused.get(&(set.to_owned(), key.clone())) {
             return Err(*errno);
         }
@@ -206,6 +260,9 @@ impl Attempt<'_> {
             return Err(libc::ENOENT);
         }
         let (set, elements) = table.sets.get_mut(set).ok_or(libc::ENOENT)?;
+        if lifetime.is_some() && !set.flags.dynamic {
+            return Err(libc::EINVAL);
+        }
         if set.size.is_some_and(|size| elements.len() >= size as usize) {
             return Err(libc::ENFILE);
         }
@@ -217,8 +274,9 @@ impl Attempt<'_> {
         if set.is_plain_interval() && elements.keys().any(overlaps) {
             return Err(libc::EEXIST);
         }
-        match elements.insert(key.clone(), value.clone()) {
-            Some(before) if before != *value => Err(libc::EEXIST),
+        let element = FakeElement { value: value.clone(), lifetime };
+        match elements.insert(key.clone(), element) {
+            Some(before) if before.value != *value => Err(libc::EEXIST),
             _ => Ok(()),
         }
     }
@@ -287,7 +345,7 @@ impl FakeTable {
     /// Whether a rule or an element leads to a chain.
     fn is_used(&self, name: &str) -> bool {
         let by_rule = self.rules().any(|rule| rule.chains().any(|chain| &**chain == name));
-        let leads_there = |value: &Value| match value {
+        let leads_there = |element: &FakeElement| match &element.value {
             Value::Verdict(element) => {
                 element.verdict.chain().is_some_and(|chain| &**chain == name)
             }
@@ -368,6 +426,43 @@ mod tests {
         assert_eq!(error.refusals()[0].set.as_deref(), Some("ports"));
         kernel.refuse_nothing();
         kernel.commit(&table.changes()).unwrap();
+    }
+
+    #[test]
+    fn what_expires_is_gone_when_its_time_has_passed() {
+        let mut kernel = FakeKernel::new();
+        let clients = Set {
+            name: "clients".into(),
+            key: vec![DataType::InetService],
+            data: SetData::None,
+            flags: SetFlags { interval: false, dynamic: true },
+            type_of: None,
+            size: Some(10),
+        };
+        let ports = Set { name: "ports".into(), flags: SetFlags::default(), ..clients.clone() };
+        let seconds = Duration::from_secs;
+        let lifetime = |expires| Lifetime { timeout: seconds(100), expires: seconds(expires) };
+        let key = |port| Key::builder().port(port).build();
+        let (first, second) = (key(1), key(2));
+        let member = &Value::Member;
+        let elements = vec![(&first, member, lifetime(50)), (&second, member, lifetime(80))];
+        let operations = vec![
+            Operation::AddTable,
+            Operation::AddSet(&clients),
+            Operation::AddSet(&ports),
+            Operation::AddExpiring { set: &clients, elements },
+        ];
+        kernel.commit(&Transaction { table: "t", operations }).unwrap();
+        kernel.put("t", "clients", key(3), Value::Member);
+        kernel.pass(seconds(60));
+        let left = [(second.clone(), Value::Member, lifetime(20))];
+        assert_eq!(kernel.expiring("t", &clients).unwrap(), left);
+        assert_eq!(kernel.elements("t", &clients).unwrap().len(), 2);
+
+        let elements = vec![(&first, member, lifetime(50))];
+        let operations = vec![Operation::AddExpiring { set: &ports, elements }];
+        let error = kernel.commit(&Transaction { table: "t", operations }).unwrap_err();
+        assert_eq!(error.refusals()[0].key.as_ref(), Some(&first), "{error}");
     }
 
     #[test]

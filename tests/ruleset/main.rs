@@ -4,5 +4,6 @@ mod bytes;
 mod commit;
 mod difference;
 mod errors;
+mod expiring;
 mod json;
 mod scenario;

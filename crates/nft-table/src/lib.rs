@@ -36,7 +36,7 @@ pub use data::DataType;
 pub use expression::{Constant, Expression};
 pub use family::Family;
 pub use rule::{Reject, Rule, Statement, Verdict};
-pub use set::{Data, Key, KeyBuilder, Set, SetData, SetFlags, Value, VerdictElement};
+pub use set::{Data, Key, KeyBuilder, Lifetime, Set, SetData, SetFlags, Value, VerdictElement};
 pub use shape::ShapeError;
 pub use table::{SetId, Snapshot, SnapshotSet, Table, TableError};
 pub use transaction::{Operation, Transaction};

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a map holds beside the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,4 +250,13 @@ impl Value {
     pub fn verdict(verdict: Verdict, comment: Option<Box<str>>) -> Value {
         Value::Verdict(Box::new(VerdictElement { verdict, comment }))
     }
+}
+
+/// How long an element of a dynamic set stays, unless a rule updates it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lifetime {
+    /// `timeout`: how long it stays in all, counted from when a rule has added or updated it.
+    pub timeout: Duration,
+    /// `expires`: how long it still stays.
+    pub expires: Duration,
 }

@@ -3,12 +3,13 @@
 //! The layout is that of `nft list table`, for the constructs that this library has.
 
 use super::{
-    BaseChain, Chain, Constant, DataType, Expression, Hook, Key, Operation, Reject, Rule, Set,
-    SetData, Statement, Table, Value, Verdict,
+    BaseChain, Chain, Constant, DataType, Expression, Hook, Key, Lifetime, Operation, Reject, Rule,
+    Set, SetData, Statement, Table, Value, Verdict,
 };
 use crate::Family;
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// A transport protocol by its IANA number, as nft prints it: `icmp`, `tcp`, `udp`, `ipv6-icmp`, `sctp`; others
 /// are `unknown`.
@@ -72,7 +73,7 @@ impl fmt::Display for Statement {
                 f,
                 "update @{map} {{ {} timeout {} : {} }}",
                 concatenation(key),
-                duration(*timeout_seconds),
+                duration(Duration::from_secs(*timeout_seconds)),
                 concatenation(data)
             ),
             Statement::Counter => f.write_str("counter packets 0 bytes 0"),
@@ -102,15 +103,18 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Seconds as nft prints a timeout: `3h`, `1d2h3m4s`.
-fn duration(seconds: u64) -> String {
-    let parts = [(seconds / 86_400, 'd'), (seconds / 3600 % 24, 'h'), (seconds / 60 % 60, 'm')];
-    let mut text: String =
-        parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
-    if !seconds.is_multiple_of(60) || text.is_empty() {
-        let _ = write!(text, "{}s", seconds % 60);
+/// A time as nft prints a timeout: `3h`, `1d2h3m4s5ms`.
+fn duration(time: Duration) -> String {
+    let mut left = time.as_millis();
+    let mut text = String::new();
+    for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")]
+    {
+        if left >= unit {
+            let _ = write!(text, "{}{name}", left / unit);
+            left %= unit;
+        }
     }
-    text
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// The hook line of a base chain. nft names a priority by its distance from a well-known one.
@@ -252,7 +256,18 @@ pub fn key(set: &Set, key: &Key) -> String {
 
 /// An element in nft syntax.
 pub fn element(set: &Set, element_key: &Key, value: &Value) -> String {
-    let mut text = key(set, element_key);
+    with_value(set, key(set, element_key), value)
+}
+
+/// An element of a dynamic set: `10.0.0.1 timeout 3h expires 1h : 10.244.0.11 . 8080`.
+pub fn expiring(set: &Set, element_key: &Key, value: &Value, lifetime: Lifetime) -> String {
+    let Lifetime { timeout, expires } = lifetime;
+    let (timeout, expires) = (duration(timeout), duration(expires));
+    let key = key(set, element_key);
+    with_value(set, format!("{key} timeout {timeout} expires {expires}"), value)
+}
+
+fn with_value(set: &Set, mut text: String, value: &Value) -> String {
     match value {
         Value::Member => {}
         Value::Data(data) => {
@@ -330,6 +345,11 @@ pub fn operation(table: &str, operation: &Operation<'_>) -> String {
         Operation::AddElements { set, elements } => {
             let texts = elements.iter().take(3).map(|(k, value)| element(set, k, value)).collect();
             format!("add {}", shown(set, texts, elements.len()))
+        }
+        Operation::AddExpiring { set, elements } => {
+            let first = elements.iter().take(3);
+            let texts = first.map(|(k, value, lifetime)| expiring(set, k, value, *lifetime));
+            format!("add {}", shown(set, texts.collect(), elements.len()))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The difference of two states, as operations that the kernel takes all together or not at all.
 
-use super::{Chain, Key, Rule, Set, Value};
+use super::{Chain, Key, Lifetime, Rule, Set, Value};
 
 /// One operation on the table. Elements are grouped by set, so that a message carries many of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,14 @@ pub enum Operation<'a> {
         /// Their keys and values.
         elements: Vec<(&'a Key, &'a Value)>,
     },
+    /// Adds elements to a dynamic set as if a rule had done so a while ago. What is there already with the same value
+    /// stays, with the lifetime that it has or, from Linux 6.12 on, with the new one.
+    AddExpiring {
+        /// The declaration of their set.
+        set: &'a Set,
+        /// Their keys and values, and how long they stay.
+        elements: Vec<(&'a Key, &'a Value, Lifetime)>,
+    },
 }
 
 #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
@@ -51,6 +59,7 @@ impl Operation<'_> {
         match self {
             Operation::DeleteElements { keys, .. } => keys.len(),
             Operation::AddElements { elements, .. } => elements.len(),
+            Operation::AddExpiring { elements, .. } => elements.len(),
             _ => 1,
         }
     }

@@ -3,11 +3,12 @@
 use nft_table::netlink::dump::{self, ElementReader};
 use nft_table::netlink::{Batch, EncodeError, SnapshotChain, Writer, numbers};
 use nft_table::{
-    Chain, Constant, DataType, Expression, Key, Operation, Rule, Set, SetData, SetFlags,
+    Chain, Constant, DataType, Expression, Key, Lifetime, Operation, Rule, Set, SetData, SetFlags,
     ShapeError, Statement, Transaction, Value, Verdict, text,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::time::Duration;
 
 fn set(key: Vec<DataType>, data: SetData, interval: bool) -> Set {
     let flags = SetFlags { interval, dynamic: false };
@@ -39,6 +40,13 @@ fn an_element_that_does_not_fit_is_named() {
     let refused =
         error(Operation::DeleteElements { set: &set, keys: vec![&right, &right, &short] });
     assert_eq!(refused, wrong(2, ShapeError::Key { len: 2, expected: 4 }));
+    let lifetime = Lifetime { timeout: Duration::MAX, expires: Duration::MAX };
+    let elements = vec![(&right, &drop, lifetime), (&short, &drop, lifetime)];
+    let expiring = error(Operation::AddExpiring { set: &set, elements });
+    assert_eq!(expiring, wrong(1, ShapeError::Key { len: 2, expected: 4 }));
+    let elements = vec![(&right, &member, lifetime)];
+    let expiring = error(Operation::AddExpiring { set: &set, elements });
+    assert_eq!(expiring, wrong(0, ShapeError::Value));
     assert_eq!(
         refused.to_string(),
         "operation 1, element 2: a key of 2 bytes in a set whose keys have 4"
@@ -157,6 +165,8 @@ proptest! {
         set in any_set(),
         key in vec(any::<u8>(), 0..90),
         comment in ".{0,200}",
+        timeout in any::<Duration>(),
+        expires in any::<Duration>(),
     ) {
         let key = Key(key.into());
         text::key(&set, &key);
@@ -165,6 +175,10 @@ proptest! {
             let elements = vec![(&key, &value)];
             let _ = encode(Operation::AddElements { set: &set, elements });
             let _ = encode(Operation::DeleteElements { set: &set, keys: vec![&key] });
+            let lifetime = Lifetime { timeout, expires };
+            text::expiring(&set, &key, &value, lifetime);
+            let elements = vec![(&key, &value, lifetime)];
+            let _ = encode(Operation::AddExpiring { set: &set, elements });
         }
         let _ = encode(Operation::AddSet(&set));
     }
@@ -181,9 +195,16 @@ proptest! {
         for bytes in [bytes, list] {
             let mut writer = Writer::default();
             writer.attribute(numbers::element::ELEMENTS, &bytes);
-            let mut reader = ElementReader::new(&set);
-            if reader.read(&writer.finish().unwrap()).is_ok() {
-                reader.finish();
+            let bytes = writer.finish().unwrap();
+            for dynamic in [false, true] {
+                let flags = SetFlags { dynamic, ..set.flags };
+                let set = Set { flags, ..set.clone() };
+                let mut reader = ElementReader::new(&set);
+                if reader.read(&bytes).is_ok() && dynamic {
+                    reader.finish_expiring();
+                } else {
+                    reader.finish();
+                }
             }
         }
     }

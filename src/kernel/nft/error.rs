@@ -198,6 +198,10 @@ fn single<'a>(operation: &Operation<'a>, element: Option<usize>) -> Option<Opera
             let element = *elements.get(element.or((elements.len() == 1).then_some(0))?)?;
             Some(Operation::AddElements { set, elements: vec![element] })
         }
+        Operation::AddExpiring { set, elements } => {
+            let element = *elements.get(element.or((elements.len() == 1).then_some(0))?)?;
+            Some(Operation::AddExpiring { set, elements: vec![element] })
+        }
         Operation::DeleteElements { set, keys } => {
             let key = *keys.get(element.or((keys.len() == 1).then_some(0))?)?;
             Some(Operation::DeleteElements { set, keys: vec![key] })
@@ -209,6 +213,7 @@ fn single<'a>(operation: &Operation<'a>, element: Option<usize>) -> Option<Opera
 fn key_of(operation: &Operation<'_>) -> Option<Key> {
     match operation {
         Operation::AddElements { elements, .. } => elements.first().map(|(key, _)| (*key).clone()),
+        Operation::AddExpiring { elements, .. } => elements.first().map(|(key, ..)| (*key).clone()),
         Operation::DeleteElements { keys, .. } => keys.first().map(|key| (*key).clone()),
         _ => None,
     }
@@ -217,9 +222,9 @@ fn key_of(operation: &Operation<'_>) -> Option<Key> {
 fn set_of(operation: &Operation<'_>) -> Option<Arc<str>> {
     match operation {
         Operation::AddSet(set) | Operation::FlushSet(set) => Some(set.name.clone()),
-        Operation::AddElements { set, .. } | Operation::DeleteElements { set, .. } => {
-            Some(set.name.clone())
-        }
+        Operation::AddElements { set, .. }
+        | Operation::AddExpiring { set, .. }
+        | Operation::DeleteElements { set, .. } => Some(set.name.clone()),
         Operation::DeleteSet(name) => Some(Arc::from(*name)),
         _ => None,
     }

@@ -11,7 +11,7 @@ use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nft_table::netlink::numbers::{self, INET, message};
 use nft_table::netlink::{Batch, Writer, walk};
-use nft_table::{Key, Set, Snapshot, Transaction, Value};
+use nft_table::{Key, Lifetime, Set, Snapshot, Transaction, Value};
 use std::io;
 
 /// Room for the errors of a transaction, in bytes.
@@ -36,6 +36,10 @@ pub trait Kernel {
 
     /// The elements of one set, also of a dynamic one. Expired ones are left out.
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error>;
+
+    /// The elements of a dynamic set with what is left of their lives. Packets change them meanwhile, so they are not
+    /// of one moment and some may be missing, but none is there twice. Those that never expire are left out.
+    fn expiring(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value, Lifetime)>, Error>;
 
     /// The generation of the ruleset: a number that grows with every change, whoever makes it.
     fn generation(&mut self) -> Result<u32, Error>;
@@ -174,6 +178,10 @@ impl Kernel for Nft {
 
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error> {
         self.consistent(|nft| nft.read_elements(table, set))
+    }
+
+    fn expiring(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value, Lifetime)>, Error> {
+        self.read_expiring(table, set)
     }
 
     fn generation(&mut self) -> Result<u32, Error> {

@@ -11,7 +11,7 @@ use netlink_packet_core::DecodeError;
 use nft_table::netlink::dump::{self, DumpedSet, ElementReader};
 use nft_table::netlink::numbers::{chain, element, message, rule, set, table};
 use nft_table::netlink::{AnonymousSets, SnapshotChain, walk};
-use nft_table::{Key, Set, Snapshot, SnapshotSet, Value};
+use nft_table::{Key, Lifetime, Set, Snapshot, SnapshotSet, Value};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -210,6 +210,21 @@ impl Nft {
         let mut reader = ElementReader::new(set);
         self.each_elements(table, &set.name, |attributes| reader.read(attributes))?;
         Ok(reader.finish())
+    }
+
+    /// The elements of a dynamic set that expire, each once. That others change the ruleset meanwhile does no harm:
+    /// what packets change all the while is never of one moment.
+    pub(super) fn read_expiring(
+        &mut self,
+        table: &str,
+        set: &Set,
+    ) -> Result<Vec<(Key, Value, Lifetime)>, Error> {
+        let mut reader = ElementReader::new(set);
+        self.each_elements(table, &set.name, |attributes| reader.read(attributes))?;
+        let mut elements = reader.finish_expiring();
+        let mut keys = HashSet::new();
+        elements.retain(|(key, ..)| keys.insert(key.clone()));
+        Ok(elements)
     }
 
     fn dump_elements(&mut self, table: &str, set: &str) -> Result<Vec<Vec<u8>>, Error> {

@@ -6,7 +6,7 @@ use super::numbers::{self, element as element_number, message};
 use super::subject::{Message, Subject};
 use super::writer::{Open, OpenMessage, Writer};
 use crate::shape::{Shape, check_name, check_rule};
-use crate::{Key, Operation, Rule, Set, ShapeError, Transaction, Value};
+use crate::{Key, Lifetime, Operation, Rule, Set, ShapeError, Transaction, Value};
 use netlink_packet_core::{
     Emitable, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
 };
@@ -127,6 +127,9 @@ fn estimate(transaction: &Transaction<'_>) -> usize {
             let keys = if set.flags.interval { 2 * key + 16 } else { key };
             elements.len() * (4 + keys + set.data_len() + 12) + comments
         }
+        Operation::AddExpiring { set, elements } => {
+            elements.len() * (4 + 12 + set.key_len() + set.data_len() + 12 + 24)
+        }
         Operation::DeleteElements { set, keys } => keys.len() * (2 * set.key_len() + 24),
         _ => 1024,
     };
@@ -229,6 +232,7 @@ impl Encoder<'_> {
             }
             Operation::DeleteElements { set, keys } => return self.delete_elements(set, keys),
             Operation::AddElements { set, elements } => return self.add_elements(set, elements),
+            Operation::AddExpiring { set, elements } => return self.add_expiring(set, elements),
         }
         Ok(())
     }
@@ -307,6 +311,23 @@ impl Encoder<'_> {
             } else {
                 list.add(self, index, |writer| shape.write(writer, key, Some(value)));
             }
+        }
+        list.end(self);
+        Ok(())
+    }
+
+    fn add_expiring(
+        &mut self,
+        set: &Set,
+        elements: &[(&Key, &Value, Lifetime)],
+    ) -> Result<(), ShapeError> {
+        set.check()?;
+        let shape = Shape::of(set);
+        let mut list = List::new(message::NEW_ELEMENTS, ADD, &set.name, None);
+        for (index, (key, value, lifetime)) in elements.iter().enumerate() {
+            let fits = shape.check_key(key).and_then(|()| shape.check_value(value));
+            self.checked(index, fits)?;
+            list.add(self, index, |writer| shape.write_expiring(writer, key, value, *lifetime));
         }
         list.end(self);
         Ok(())

@@ -5,13 +5,14 @@ use super::userdata;
 use super::walk::{self, attributes, string, walk};
 use crate::shape::Shape;
 use crate::{
-    BaseChain, ChainType, Data, DataType, Hook, Key, Set, SetData, SetFlags, Value, Verdict,
-    VerdictElement,
+    BaseChain, ChainType, Data, DataType, Hook, Key, Lifetime, Set, SetData, SetFlags, Value,
+    Verdict, VerdictElement,
 };
 use hashbrown::HashSet;
 use netlink_packet_core::DecodeError;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A set as the kernel dumps it.
 #[derive(Debug, PartialEq)]
@@ -216,6 +217,8 @@ pub struct ElementReader<'a> {
     set: &'a Set,
     shape: Shape,
     elements: Vec<(Key, Value)>,
+    /// Of a dynamic set, those of the elements that do expire.
+    lifetimes: Vec<Option<Lifetime>>,
     /// Of ranges of a single field the kernel has starts and ends: key, whether it is an end, value.
     bounds: Vec<(SmallVec<[u8; 16]>, bool, Value)>,
     /// Names of chains, each once.
@@ -229,6 +232,7 @@ impl<'a> ElementReader<'a> {
             set,
             shape: Shape::of(set),
             elements: Vec::new(),
+            lifetimes: Vec::new(),
             bounds: Vec::new(),
             chains: HashSet::new(),
         }
@@ -249,6 +253,7 @@ impl<'a> ElementReader<'a> {
     fn element(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         let (mut key, mut key_end): (&[u8], _) = (&[], None);
         let (mut data, mut is_end, mut comment) = (None, false, None);
+        let (mut timeout, mut expires) = (None, None);
         for attribute in walk(bytes) {
             let (kind, value) = attribute?;
             match kind {
@@ -256,6 +261,8 @@ impl<'a> ElementReader<'a> {
                 number::KEY_END => key_end = find(value, number::VALUE),
                 number::DATA => data = Some(value),
                 number::FLAGS => is_end = walk::number(value)? & number::INTERVAL_END != 0,
+                number::TIMEOUT => timeout = Some(milliseconds(value)?),
+                number::EXPIRATION => expires = Some(milliseconds(value)?),
                 number::USER_DATA => {
                     comment = userdata::records(value)
                         .find(|(kind, _)| *kind == number::COMMENT)
@@ -276,6 +283,10 @@ impl<'a> ElementReader<'a> {
         }
         let last = self.set.flags.interval.then(|| key_end.unwrap_or(key));
         self.elements.push((self.key(key, last), value));
+        if self.set.flags.dynamic {
+            self.lifetimes
+                .push(timeout.zip(expires).map(|(timeout, expires)| Lifetime { timeout, expires }));
+        }
         Ok(())
     }
 
@@ -353,10 +364,22 @@ impl<'a> ElementReader<'a> {
         self.elements
     }
 
+    /// All elements of a dynamic set that were read, but for those that never expire: no rule has added them.
+    pub fn finish_expiring(self) -> Vec<(Key, Value, Lifetime)> {
+        let elements = self.elements.into_iter().zip(self.lifetimes);
+        elements.filter_map(|((key, value), lifetime)| Some((key, value, lifetime?))).collect()
+    }
+
     fn push_range(&mut self, first: &[u8], last: SmallVec<[u8; 16]>, value: Value) {
         let key = self.key(first, Some(&last));
         self.elements.push((key, value));
     }
+}
+
+/// A time in milliseconds.
+fn milliseconds(bytes: &[u8]) -> Result<Duration, DecodeError> {
+    let bytes = bytes.try_into().map_err(|_| "a time is a number of eight bytes")?;
+    Ok(Duration::from_millis(u64::from_be_bytes(bytes)))
 }
 
 /// The key before this one.

@@ -5,8 +5,13 @@ use super::expressions::verdict_code;
 use super::numbers::{LIST_ELEMENT, element as number};
 use super::writer::Writer;
 use crate::shape::Shape;
-use crate::{Key, Value, VerdictElement};
+use crate::{Key, Lifetime, Value, VerdictElement};
 use smallvec::SmallVec;
+use std::time::Duration;
+
+/// The shortest lifetime that is sent, one tick of the slowest clock: older kernels make nothing of what is shorter,
+/// and then an element stays for its whole timeout, or for ever.
+const TICK: Duration = Duration::from_millis(10);
 
 /// The methods expect keys and values that fit: see [`Shape::check_key`] and [`Shape::check_value`].
 impl Shape {
@@ -31,6 +36,21 @@ impl Shape {
         if let Some(value) = value {
             self.write_value(out, value, false);
         }
+        out.close(element);
+    }
+
+    /// Writes an element of a dynamic set, which is never one of intervals. The kernel takes none that outlives its
+    /// timeout.
+    pub fn write_expiring(self, out: &mut Writer, key: &Key, value: &Value, lifetime: Lifetime) {
+        let timeout = lifetime.timeout.max(TICK);
+        let expires = lifetime.expires.clamp(TICK, timeout);
+        let milliseconds =
+            |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).to_be_bytes();
+        let element = out.open(LIST_ELEMENT);
+        out.attribute(number::TIMEOUT, &milliseconds(timeout));
+        out.attribute(number::EXPIRATION, &milliseconds(expires));
+        write_data(out, number::KEY, self.first(key));
+        self.write_value(out, value, false);
         out.close(element);
     }
 

@@ -157,6 +157,10 @@ pub mod element {
     pub const DATA: u16 = 2;
     /// `NFTA_SET_ELEM_FLAGS`
     pub const FLAGS: u16 = 3;
+    /// `NFTA_SET_ELEM_TIMEOUT`
+    pub const TIMEOUT: u16 = 4;
+    /// `NFTA_SET_ELEM_EXPIRATION`
+    pub const EXPIRATION: u16 = 5;
     /// `NFTA_SET_ELEM_USERDATA`
     pub const USER_DATA: u16 = 6;
     /// `NFTA_SET_ELEM_KEY_END`

@@ -8,11 +8,12 @@ use super::{Batch, SnapshotChain, Subject, Writer, userdata};
 use crate::Family;
 use crate::example::example;
 use crate::{
-    Constant, Data, DataType, Expression, Key, Operation, Reject, Rule, Set, SetData, SetFlags,
-    Statement, Transaction, Value, Verdict,
+    Constant, Data, DataType, Expression, Key, Lifetime, Operation, Reject, Rule, Set, SetData,
+    SetFlags, Statement, Transaction, Value, Verdict,
 };
 use netlink_packet_core::{NLM_F_ACK, NetlinkBuffer};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 fn set(key: &[DataType], data: SetData, interval: bool) -> Set {
     Set {
@@ -95,6 +96,75 @@ fn expressions(statements: Vec<Statement>) -> Vec<String> {
             text
         })
         .collect()
+}
+
+/// A map that rules add to.
+fn clients() -> Set {
+    use DataType::{InetService, Ipv4Address};
+    Set {
+        flags: SetFlags { interval: false, dynamic: true },
+        size: Some(100),
+        ..set(&[Ipv4Address], SetData::Fields(vec![Ipv4Address, InetService]), false)
+    }
+}
+
+/// An element of that map and how long it stays, in milliseconds.
+fn client(timeout: u64, expires: u64) -> (Key, Value, Lifetime) {
+    let address = |number: u32| IpAddr::from(Ipv4Addr::from(number));
+    let key = Key::builder().address(address(0xc000_0207)).build();
+    let value = Value::Data(Data::address_port(address(0x0af4_000b), 8080));
+    let lifetime = Lifetime {
+        timeout: Duration::from_millis(timeout),
+        expires: Duration::from_millis(expires),
+    };
+    (key, value, lifetime)
+}
+
+fn add_expiring(client: &(Key, Value, Lifetime)) -> Batch {
+    let set = clients();
+    let (key, value, lifetime) = client;
+    let elements = vec![(key, value, *lifetime)];
+    let operations = vec![Operation::AddExpiring { set: &set, elements }];
+    Batch::encode(&Transaction { table: "t", operations }, 1, None).unwrap()
+}
+
+/// As nft 1.0.6 sends `192.0.2.7 timeout 3h expires 1h : 10.244.0.11 . 8080`.
+const CLIENT: &str = "0c0004000000000000a4cb800c00050000000000\
+    0036ee800c00018008000100c0000207100002800c0001000af4000b1f900000";
+
+#[test]
+fn expiring_elements_are_those_of_nft() {
+    assert_eq!(elements(&add_expiring(&client(10_800_000, 3_600_000))), [CLIENT]);
+}
+
+#[test]
+fn an_element_that_has_expired_is_sent_with_the_shortest_life_there_is() {
+    // Of nothing the kernel would make a whole timeout.
+    let shortest = elements(&add_expiring(&client(0, 0)));
+    assert_eq!(shortest, elements(&add_expiring(&client(10, 10))));
+    // It refuses an element that outlives its timeout.
+    let longest = elements(&add_expiring(&client(5000, 6000)));
+    assert_eq!(longest, elements(&add_expiring(&client(5000, 5000))));
+}
+
+#[test]
+fn expiring_elements_are_read_with_what_is_left_of_their_lives() {
+    let set = clients();
+    let expected = client(10_800_000, 3_600_000);
+    let read = |batch: &Batch| {
+        let mut reader = ElementReader::new(&set);
+        for (kind, _, _, payload) in messages(batch) {
+            if kind == message::NEW_ELEMENTS {
+                reader.read(&payload).unwrap();
+            }
+        }
+        reader
+    };
+    assert_eq!(read(&add_expiring(&expected)).finish_expiring(), std::slice::from_ref(&expected));
+    let (key, value, _) = expected;
+    let for_ever = add(&set, &[(key.clone(), value)], 1);
+    assert_eq!(read(&for_ever).finish_expiring(), []);
+    assert_eq!(read(&for_ever).finish()[0].0, key);
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl ModelTable {
                     }
                 }
             }
+            Operation::AddExpiring { .. } => return Err("a table has no elements that expire"),
             Operation::DeleteElements { set, keys } => {
                 let (_, there) = self.sets.get_mut(&set.name).ok_or(NO_SET)?;
                 if keys.iter().any(|key| there.remove(*key).is_none()) {
