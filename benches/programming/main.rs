@@ -3,31 +3,40 @@
 //!
 //! For every size: the first load, one replaced endpoint (N stays), the first Service with a number of
 //! endpoints that no other has (new N), one endpoint more or less (N changes), one new Service, and a restart
-//! on an unchanged table. The commit includes the encoding. Each size runs in a process of its own, so that
-//! peaks of memory are its own. It prints figures and asserts nothing about them.
+//! on an unchanged table. The commit includes the encoding.
+//!
+//! Then the first load again, and the first sync on a table of the first layout (an upgrade), while another
+//! program commits small transactions to a table of its own, one after the other: how long one of them
+//! waits at most, and how long one commit of ours takes at most.
+//!
+//! Each size runs in a process of its own, so that peaks of memory are its own. It prints figures and
+//! asserts nothing about them.
 
-use kube_proxy::kernel::addresses::NodePortSelection;
-use kube_proxy::kernel::nft::Nft;
-use kube_proxy::model::*;
-use kube_proxy::plan::{DetectLocal, Planner, Settings};
+mod first_layout;
+mod objects;
+mod others;
+
+use kube_proxy::kernel::Nft;
+use kube_proxy::model::Change;
+use kube_proxy::plan::Planner;
 use kube_proxy::sync::Engine;
-use nft_table::Family;
 use nft_table::netlink::Batch;
+use objects::{ENDPOINTS, service, settings, slice};
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-const ENDPOINTS: u32 = 10;
 const UPDATES: u32 = 1000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    if let [flag, size] = &arguments[..]
-        && flag == "--size"
-    {
-        return measure(size.parse().expect("a number of Services"));
+    if let [flag, size] = &arguments[..] {
+        let size = || size.parse().expect("a number of Services");
+        match flag.as_str() {
+            "--alone" => return measure(size()),
+            "--beside-others" => return others::measure(size()),
+            _ => {}
+        }
     }
     let sizes = if arguments.is_empty() {
         vec!["1000".into(), "10000".into(), "50000".into()]
@@ -39,10 +48,23 @@ fn main() {
         "| Services | plan | encode | commit | load in all | RSS (peak) | replaced endpoint p50 / p99 | new N | N changes p50 / p99 | new Service p50 / p99 | restart |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    each(&sizes, "--alone");
+    println!(
+        "\nThe best of {} runs; waits of another program that commits all the while\n",
+        others::RUNS
+    );
+    println!(
+        "| Services | others wait without us, max | load: others wait, max | our longest commit | upgrade | upgrade: others wait, max | our longest commit |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    each(&sizes, "--beside-others");
+}
+
+/// Has each size measured in a process of its own.
+fn each(sizes: &[String], what: &str) {
     for size in sizes {
         let program = std::env::current_exe().expect("this program's path");
-        let status =
-            Command::new(program).args(["--size", &size]).status().expect("a child process");
+        let status = Command::new(program).args([what, size]).status().expect("a child process");
         assert!(status.success(), "the run with {size} Services failed");
     }
 }
@@ -50,11 +72,7 @@ fn main() {
 fn measure(services: u32) {
     // SAFETY: no other thread runs yet, and nothing is shared.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "needs root: a network namespace");
-    let mut engine = engine();
-    for number in 0..services {
-        engine.apply(service(number));
-        engine.apply(slice(number, 0..ENDPOINTS));
-    }
+    let mut engine = engine(services);
     let start = Instant::now();
     let loaded = engine.sync().expect("the first load");
     let load = start.elapsed();
@@ -70,19 +88,11 @@ fn measure(services: u32) {
     let created = updates(&mut engine, |round| service(services + round));
     drop(engine);
 
-    let mut engine = self::engine();
-    for number in 0..services {
-        engine.apply(service(number));
-        engine.apply(slice(number, 0..ENDPOINTS));
-    }
+    let mut engine = self::engine(services);
     // What the updates changed is written once, then the table is as this run wants it.
     engine.sync().expect("a restart");
     let start = Instant::now();
-    let mut engine = self::engine();
-    for number in 0..services {
-        engine.apply(service(number));
-        engine.apply(slice(number, 0..ENDPOINTS));
-    }
+    let mut engine = self::engine(services);
     let again = engine.sync().expect("a restart");
     assert_eq!(again.operations, 0, "a restart on an unchanged table writes nothing");
     println!(
@@ -101,18 +111,8 @@ fn measure(services: u32) {
     );
 }
 
-fn settings() -> Settings {
-    Settings {
-        node_name: "node-1".into(),
-        detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
-        masquerade_all: false,
-        localhost_nodeports: Vec::new(),
-    }
-}
-
-fn engine() -> Engine<Nft> {
-    let kernel = Nft::open().expect("an nftables socket");
-    Engine::new(kernel, settings(), Box::new(|_| NodePortSelection::ALL))
+fn engine(services: u32) -> Engine<Nft> {
+    objects::engine(Nft::open().expect("an nftables socket"), services)
 }
 
 /// How long the first load takes to encode, which is a part of its commit.
@@ -140,55 +140,6 @@ fn updates(engine: &mut Engine<Nft>, change: impl Fn(u32) -> Change) -> Vec<Dura
             start.elapsed()
         })
         .collect()
-}
-
-fn name(number: u32) -> ObjectName {
-    static NAMESPACE: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
-    ObjectName::new(NAMESPACE.clone(), format!("service-{number}"))
-}
-
-fn address(base: u32, number: u32) -> IpAddr {
-    Ipv4Addr::from(base + number).into()
-}
-
-fn service(number: u32) -> Change {
-    let port =
-        ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
-    let service = Service {
-        name: name(number),
-        created: number.into(),
-        service_type: ServiceType::ClusterIp,
-        cluster_ips: vec![address(0x0a60_0000, number + 1)],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        ports: vec![port],
-        internal_local: false,
-        external_local: false,
-        affinity: None,
-        source_ranges: Vec::new(),
-        health_check_node_port: None,
-    };
-    Change::Service(name(number), Some(Box::new(service)))
-}
-
-fn slice(number: u32, endpoints: impl Iterator<Item = u32>) -> Change {
-    // Shared as the intake of objects shares them.
-    static NODE: LazyLock<Arc<str>> = LazyLock::new(|| "node-2".into());
-    let endpoint = |index: u32| Endpoint {
-        address: address(0x0af4_0000, number * 16 + index),
-        conditions: Conditions::default(),
-        node_name: Some(NODE.clone()),
-        hints: None,
-    };
-    let slice = EndpointSlice {
-        name: ObjectName { name: format!("service-{number}-slice").into(), ..name(number) },
-        service: name(number).name,
-        family: Family::V4,
-        ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
-        endpoints: endpoints.map(endpoint).collect(),
-        trigger_time: None,
-    };
-    Change::EndpointSlice(slice.name.clone(), Some(Box::new(slice)))
 }
 
 fn ms(duration: Duration) -> String {

@@ -1,0 +1,184 @@
+//! How long another program waits for the kernel while the table is loaded.
+//!
+//! The kernel takes one transaction at a time in a network namespace (`commit_mutex` in
+//! `net/netfilter/nf_tables_api.c`), so whoever commits meanwhile waits for the one under way. What is printed
+//! is the best of a few runs, each in a namespace of its own: whatever else runs on the machine only adds.
+
+use crate::{first_layout, ms, objects};
+use kube_proxy::kernel::Nft;
+use kube_proxy::kernel::nft::{Error, Kernel};
+use nft_table::{
+    DataType, Key, Lifetime, Operation, Set, SetData, SetFlags, Snapshot, Transaction, Value,
+};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub const RUNS: usize = 3;
+
+/// After a run, for the kernel to take down the namespace with all that was in it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a sync is tried again that others have interrupted.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The longest waits during a sync.
+struct Waits {
+    /// For one small commit of another program.
+    others: Duration,
+    /// For one commit of ours.
+    ours: Duration,
+}
+
+pub fn measure(services: u32) {
+    let pause = || thread::sleep(Duration::from_millis(500));
+    let idle = best(|| in_namespace(|| beside_another(pause).1));
+    let load = columns(|| in_namespace(|| sync_beside_another(services)));
+    let upgrade = best(|| {
+        in_namespace(|| {
+            first_layout::load(services);
+            let mut engine = objects::engine(open(), services);
+            let start = Instant::now();
+            engine.sync().expect("an upgrade");
+            start.elapsed()
+        })
+    });
+    let upgrading = columns(|| {
+        in_namespace(|| {
+            first_layout::load(services);
+            sync_beside_another(services)
+        })
+    });
+    println!("| {services} | {} | {load} | {} | {upgrading} |", ms(idle), ms(upgrade));
+}
+
+fn best(run: impl Fn() -> Duration) -> Duration {
+    (0..RUNS).map(|_| run()).min().expect("there is a run")
+}
+
+/// Two columns: the longest waits of others, and of ours. A run has none if its sync never came to its end.
+fn columns(run: impl Fn() -> Option<Waits>) -> String {
+    let runs: Vec<Waits> = (0..RUNS).filter_map(|_| run()).collect();
+    let best =
+        |of: fn(&Waits) -> Duration| runs.iter().map(of).min().map_or("never done".to_owned(), ms);
+    format!("{} | {}", best(|run| run.others), best(|run| run.ours))
+}
+
+/// Runs something on a thread with a network namespace of its own.
+fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    let result = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: it concerns this thread alone.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "needs root");
+            body()
+        });
+        thread.join().expect("a run")
+    });
+    thread::sleep(PAUSE);
+    result
+}
+
+fn open() -> Nft {
+    Nft::open().expect("an nftables socket")
+}
+
+/// The first sync of a program that has just started.
+fn sync_beside_another(services: u32) -> Option<Waits> {
+    let mut engine = objects::engine(Timed { nft: open(), longest: Duration::ZERO }, services);
+    let start = Instant::now();
+    let (is_done, others) = beside_another(|| {
+        loop {
+            match engine.sync() {
+                Ok(_) => return true,
+                // Somebody changes the ruleset all the while: what was read is not of one moment.
+                Err(Error::Interrupted) if start.elapsed() < PATIENCE => {}
+                Err(Error::Interrupted) => return false,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    is_done.then(|| Waits { others, ours: engine.kernel_mut().longest })
+}
+
+/// Does something while another program commits small transactions, one after the other. The longest
+/// time that one of them took.
+fn beside_another<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    thread::scope(|scope| {
+        let (is_there, wait) = mpsc::channel();
+        let (running, ended) = mpsc::channel();
+        let other = scope.spawn(move || commit_until(ended, is_there));
+        wait.recv().expect("the other program has its table");
+        let result = work();
+        drop(running);
+        (result, other.join().expect("the other program"))
+    })
+}
+
+/// Adds an element to a set and deletes it, over and over.
+fn commit_until(ended: Receiver<()>, is_there: Sender<()>) -> Duration {
+    let set = Set {
+        name: "ports".into(),
+        key: vec![DataType::InetService],
+        data: SetData::None,
+        flags: SetFlags::default(),
+        type_of: None,
+        size: None,
+    };
+    let key = Key::builder().port(80).build();
+    let mut nft = open();
+    let mut longest = Duration::ZERO;
+    let mut commit = |operations| {
+        let start = Instant::now();
+        nft.commit(&Transaction { table: "other", operations }).expect("a small commit");
+        longest = longest.max(start.elapsed());
+    };
+    commit(vec![Operation::AddTable, Operation::AddSet(&set)]);
+    is_there.send(()).expect("somebody waits");
+    while ended.try_recv() == Err(TryRecvError::Empty) {
+        commit(vec![Operation::AddElements { set: &set, elements: vec![(&key, &Value::Member)] }]);
+        commit(vec![Operation::DeleteElements { set: &set, keys: vec![&key] }]);
+    }
+    longest
+}
+
+/// The kernel, with the longest time that it took for one transaction.
+struct Timed {
+    nft: Nft,
+    longest: Duration,
+}
+
+impl Kernel for Timed {
+    fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        // Cut here as the kernel side cuts it, to time each by itself.
+        for stage in transaction.stages() {
+            let start = Instant::now();
+            self.nft.commit(&stage)?;
+            self.longest = self.longest.max(start.elapsed());
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
+        self.nft.snapshot(table)
+    }
+
+    fn declarations(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
+        self.nft.declarations(table)
+    }
+
+    fn has_table(&mut self, table: &str) -> Result<bool, Error> {
+        self.nft.has_table(table)
+    }
+
+    fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error> {
+        self.nft.elements(table, set)
+    }
+
+    fn expiring(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value, Lifetime)>, Error> {
+        self.nft.expiring(table, set)
+    }
+
+    fn generation(&mut self) -> Result<u32, Error> {
+        self.nft.generation()
+    }
+}
