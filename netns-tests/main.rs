@@ -44,4 +44,5 @@ mod source_ranges;
 mod udp_flows;
 mod under_way;
 mod updates;
+mod upgrade;
 mod uses;

@@ -179,13 +179,14 @@ impl<K: Kernel> Engine<K> {
         let mut written = self.write_once()?;
         self.planner.hold_refusals(false);
         written += self.write_once()?;
+        if self.has_interim {
+            replacement::clear_up(&mut self.kernel, self.planner.table())?;
+            self.has_interim = false;
+        }
         if !self.purges.is_empty() {
             // A connection that was on its way may have been remembered meanwhile.
             self.write_once()?;
             self.purges.clear();
-        }
-        if std::mem::take(&mut self.has_interim) {
-            replacement::delete_interim(&mut self.kernel)?;
         }
         Ok(written)
     }
@@ -266,8 +267,7 @@ impl<K: Kernel> Engine<K> {
     fn replace(&mut self, old: &Snapshot) {
         self.planner.table_mut().adopt(None);
         self.planner.hold_refusals(true);
-        let whole = self.planner.table().changes();
-        match replacement::make_room(&mut self.kernel, old, &whole) {
+        match replacement::make_room(&mut self.kernel, old, self.planner.table()) {
             Ok(()) => self.has_interim = true,
             Err(error) => {
                 tracing::warn!("the table is replaced in one transaction: {error}");

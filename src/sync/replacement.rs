@@ -3,37 +3,102 @@
 //! Its sets have names that this layout needs for others, and one transaction for all of a large table would
 //! hold up everybody else who changes nftables. So the new table is first written beside the old one, under another
 //! name; then the old one goes, piece by piece; then the new one is written under its own name; and at last the one
-//! beside it goes. Whichever table sees a packet first, the packet is served alike.
+//! beside it goes. Whichever table sees a packet first, the packet is served alike. What session affinity remembers
+//! is carried along.
 
 use crate::kernel::nft::{Error, Kernel};
 use crate::plan::layout::{INTERIM, TABLE};
-use nft_table::{Operation, Snapshot, Transaction};
+use nft_table::{Key, Lifetime, Operation, Set, Snapshot, Table, Transaction, Value};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Writes `whole`, the transaction that makes the table, beside the old one, and deletes the old one.
+/// Clients in one transaction at most.
+const CLIENTS: usize = 8192;
+
+/// How often clients of a map are carried, while others keep connecting, before they are given up.
+const TRIES: usize = 3;
+
+/// Writes the planned table beside the old one, and deletes the old one.
 ///
 /// # Errors
 /// The kernel refuses it; then the old table is as it was.
-pub fn make_room<K: Kernel>(
-    kernel: &mut K,
-    old: &Snapshot,
-    whole: &Transaction<'_>,
-) -> Result<(), Error> {
+pub fn make_room<K: Kernel>(kernel: &mut K, old: &Snapshot, planned: &Table) -> Result<(), Error> {
     delete_interim(kernel)?;
-    let interim = Transaction { table: INTERIM, operations: whole.operations.clone() };
+    let interim = Transaction { table: INTERIM, operations: planned.changes().operations };
     if let Err(error) = kernel.commit(&interim) {
         delete_interim(kernel)?;
         return Err(error);
     }
+    carry_clients(kernel, TABLE, old, INTERIM, planned);
     delete(kernel, TABLE, old)
 }
 
-/// Deletes the table beside, if it is there.
-pub fn delete_interim<K: Kernel>(kernel: &mut K) -> Result<(), Error> {
+/// The planned table is there: deletes the one beside, if there is one.
+///
+/// # Errors
+/// The kernel does not delete it.
+pub fn clear_up<K: Kernel>(kernel: &mut K, planned: &Table) -> Result<(), Error> {
+    let Some(interim) = kernel.declarations(INTERIM)? else { return Ok(()) };
+    carry_clients(kernel, INTERIM, &interim, TABLE, planned);
+    delete(kernel, INTERIM, &interim)
+}
+
+fn delete_interim<K: Kernel>(kernel: &mut K) -> Result<(), Error> {
     match kernel.declarations(INTERIM)? {
         Some(there) => delete(kernel, INTERIM, &there),
         None => Ok(()),
     }
+}
+
+/// Carries what session affinity remembers from one table to another, as far as it can be done: who is forgotten
+/// gets an endpoint like a new client.
+fn carry_clients<K: Kernel>(
+    kernel: &mut K,
+    from: &str,
+    there: &Snapshot,
+    to: &str,
+    planned: &Table,
+) {
+    for (name, old) in &there.sets {
+        let Some(old) = old.set.as_ref().filter(|set| set.flags.dynamic) else { continue };
+        let new = planned.set_id(&present_name(name)).and_then(|id| planned.set(id));
+        let Some(new) = new.filter(|new| is_alike(old, new)) else { continue };
+        let tries =
+            |_| carry(kernel, (from, old), (to, new)).map_err(|error| tracing::debug!("{error}"));
+        if !(0..TRIES).map(tries).any(|result| result.is_ok()) {
+            tracing::warn!("session affinity of {name} begins anew");
+        }
+    }
+}
+
+/// The name that a map of session affinity has in this layout. In the first one the role stood behind a hyphen.
+fn present_name(name: &str) -> String {
+    let roles = [("-cluster", "/cluster"), ("-local", "/local")];
+    let changed = roles.into_iter().find_map(|(old, new)| {
+        Some(format!("{}{new}", name.strip_suffix(old).filter(|_| name.starts_with("affinity"))?))
+    });
+    changed.unwrap_or_else(|| name.to_owned())
+}
+
+fn is_alike(old: &Set, new: &Set) -> bool {
+    new.flags.dynamic && (&old.key, &old.data) == (&new.key, &new.data)
+}
+
+fn carry<K: Kernel>(
+    kernel: &mut K,
+    (from, old): (&str, &Set),
+    (to, new): (&str, &Set),
+) -> Result<(), Error> {
+    // Who has connected meanwhile is remembered already, perhaps elsewhere.
+    let known: HashSet<Key> = kernel.elements(to, new)?.into_iter().map(|(key, _)| key).collect();
+    let mut clients: Vec<(Key, Value, Lifetime)> = kernel.expiring(from, old)?;
+    clients.retain(|(key, ..)| !known.contains(key));
+    for clients in clients.chunks(CLIENTS) {
+        let elements = clients.iter().map(|(key, value, life)| (key, value, *life)).collect();
+        let operations = vec![Operation::AddExpiring { set: new, elements }];
+        kernel.commit(&Transaction { table: to, operations })?;
+    }
+    Ok(())
 }
 
 /// Deletes a table in transactions that hold nobody up: first all rules, so that nothing looks into a set any
