@@ -11,6 +11,7 @@
 //! finds nothing, or all that belongs to what it finds.
 
 use super::{Operation, Transaction};
+use std::ops::Range;
 
 /// Elements in the first stage of a map. A table that has no more than that is loaded at once.
 const FIRST: usize = 4096;
@@ -36,30 +37,31 @@ impl<'a> Transaction<'a> {
             return vec![self.clone()];
         }
         let stage = |operations| Transaction { table: self.table, operations };
-        let is_elements =
-            |operation: &Operation<'_>| matches!(operation, Operation::AddElements { .. });
+        let is_elements = |operation: &Operation<'_>| {
+            matches!(operation, Operation::AddElements { .. } | Operation::AddExpiring { .. })
+        };
         let first = self.operations.iter().position(is_elements).unwrap_or(self.operations.len());
         let mut stages = vec![stage(self.operations[..first].to_vec())];
         // Small sets share a stage.
         let mut room = 0;
         for operation in &self.operations[first..] {
-            let Operation::AddElements { set, elements } = operation else {
+            if !is_elements(operation) {
                 stages.push(stage(vec![operation.clone()]));
                 continue;
-            };
-            let (mut left, mut size) = (&elements[..], FIRST);
-            while !left.is_empty() {
-                let (now, later) = left.split_at(left.len().min(size));
-                let part = Operation::AddElements { set, elements: now.to_vec() };
+            }
+            let (mut start, mut size) = (0, FIRST);
+            while start < operation.len() {
+                let end = operation.len().min(start + size);
+                let part = part(operation, start..end);
                 match stages.last_mut() {
-                    Some(last) if now.len() <= room => last.operations.push(part),
+                    Some(last) if end - start <= room => last.operations.extend(part),
                     _ => {
-                        stages.push(stage(vec![part]));
+                        stages.push(stage(part.into_iter().collect()));
                         room = FIRST;
                     }
                 }
-                room = room.saturating_sub(now.len());
-                left = later;
+                room = room.saturating_sub(end - start);
+                start = end;
                 size = (size * 2).min(MOST);
             }
         }
@@ -67,11 +69,26 @@ impl<'a> Transaction<'a> {
     }
 }
 
+/// The operation on some of its elements, if it adds elements.
+fn part<'a>(operation: &Operation<'a>, range: Range<usize>) -> Option<Operation<'a>> {
+    match operation {
+        Operation::AddElements { set, elements } => {
+            Some(Operation::AddElements { set, elements: elements.get(range)?.to_vec() })
+        }
+        Operation::AddExpiring { set, elements } => {
+            Some(Operation::AddExpiring { set, elements: elements.get(range)?.to_vec() })
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Table;
     use crate::example::with_slots;
+    use crate::{Data, Key, Lifetime, Table, Value};
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     fn table(slots: u32) -> Table {
         with_slots(slots).table
@@ -94,6 +111,31 @@ mod tests {
             |operations: &[Operation<'_>]| operations.iter().map(Operation::len).sum::<usize>();
         assert_eq!(len(&all), whole.len(), "all of it, and nothing twice");
         assert_eq!(stages.last().unwrap().len(), 1, "the frontend");
+    }
+
+    #[test]
+    fn expiring_elements_come_in_stages_as_well() {
+        let table = table(5000);
+        let clients = table.set(table.set_id("clients").unwrap()).unwrap();
+        let value = Value::Data(Data::address_port(Ipv4Addr::new(10, 244, 0, 1).into(), 8080));
+        let hour = Duration::from_secs(3600);
+        let lifetime = Lifetime { timeout: hour, expires: hour };
+        let key = |client| Key::builder().address(Ipv4Addr::from(client).into()).build();
+        let keys: Vec<Key> = (0..40_000_u32).map(key).collect();
+        let elements: Vec<_> = keys.iter().map(|key| (key, &value, lifetime)).collect();
+        let mut whole = table.changes();
+        // Before the frontend.
+        let add = Operation::AddExpiring { set: clients, elements: elements.clone() };
+        whole.operations.insert(whole.operations.len() - 1, add);
+        let stages = whole.stages();
+        let sizes: Vec<usize> = stages[1..].iter().map(Transaction::len).collect();
+        assert_eq!(sizes, [4096, 904, 4096, 8192, 16384, 40_000 - 28_672, 1]);
+        let operations = stages.iter().flat_map(|stage| &stage.operations);
+        let staged = operations.flat_map(|operation| match operation {
+            Operation::AddExpiring { elements, .. } => elements.clone(),
+            _ => Vec::new(),
+        });
+        assert!(staged.eq(elements), "all of them, in their order");
     }
 
     #[test]
