@@ -33,7 +33,7 @@ deny: ## Check licences, sources, duplicates and known vulnerabilities of depend
 e2e: set-up ## Test against a real etcd and kube-apiserver (needs Go, builds them once)
 	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo test --test e2e
 
-bench: set-up ## Measure load, update and memory at 1,000 to 50,000 Services
+bench: set-up ## Measure load, update, memory and waits of others at 1,000 to 50,000 Services
 	cargo bench --bench programming
 
 bench-peer: set-up ## Measure beside upstream's kube-proxy (needs Go)
