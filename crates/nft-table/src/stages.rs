@@ -36,36 +36,61 @@ impl<'a> Transaction<'a> {
         if !self.is_staged() {
             return vec![self.clone()];
         }
-        let stage = |operations| Transaction { table: self.table, operations };
-        let is_elements = |operation: &Operation<'_>| {
+        let is_elements = |operation: &&Operation<'_>| {
             matches!(operation, Operation::AddElements { .. } | Operation::AddExpiring { .. })
         };
-        let first = self.operations.iter().position(is_elements).unwrap_or(self.operations.len());
-        let mut stages = vec![stage(self.operations[..first].to_vec())];
-        // Small sets share a stage.
-        let mut room = 0;
-        for operation in &self.operations[first..] {
-            if !is_elements(operation) {
-                stages.push(stage(vec![operation.clone()]));
-                continue;
-            }
+        let first = self.operations.iter().position(|operation| is_elements(&operation));
+        let (declared, elements) = self.operations.split_at(first.unwrap_or(self.operations.len()));
+        let mut stages = Stages { table: self.table, stages: Vec::new(), room: 0 };
+        stages.begin(declared.to_vec());
+        let is_data = |operation: &&Operation<'_>| operation.is_data();
+        let data: Vec<&Operation<'a>> = elements.iter().filter(is_data).collect();
+        // The first parts of all data maps, then the second ones: no map grows twice in one stage.
+        let (mut start, mut size) = (0, FIRST);
+        while data.iter().any(|operation| operation.len() > start) {
+            stages.room = 0;
+            data.iter().for_each(|operation| stages.add(operation, start, size));
+            start += size;
+            size = (size * 2).min(MOST);
+        }
+        // What leads to them comes in its own order.
+        stages.room = 0;
+        for operation in elements.iter().filter(|operation| !is_data(operation)) {
             let (mut start, mut size) = (0, FIRST);
             while start < operation.len() {
-                let end = operation.len().min(start + size);
-                let part = part(operation, start..end);
-                match stages.last_mut() {
-                    Some(last) if end - start <= room => last.operations.extend(part),
-                    _ => {
-                        stages.push(stage(part.into_iter().collect()));
-                        room = FIRST;
-                    }
-                }
-                room = room.saturating_sub(end - start);
-                start = end;
+                stages.add(operation, start, size);
+                start += size;
                 size = (size * 2).min(MOST);
             }
         }
-        stages
+        stages.stages
+    }
+}
+
+/// Stages that are being filled.
+struct Stages<'a> {
+    table: &'a str,
+    stages: Vec<Transaction<'a>>,
+    /// How many elements the last one has room for.
+    room: usize,
+}
+
+impl<'a> Stages<'a> {
+    fn begin(&mut self, operations: Vec<Operation<'a>>) {
+        self.stages.push(Transaction { table: self.table, operations });
+        self.room = MOST;
+    }
+
+    /// Adds so many elements of an operation from `start` on, as far as it has them.
+    fn add(&mut self, operation: &Operation<'a>, start: usize, size: usize) {
+        let range = start.min(operation.len())..operation.len().min(start + size);
+        let len = range.len();
+        let Some(part) = part(operation, range).filter(|_| len > 0) else { return };
+        match self.stages.last_mut() {
+            Some(last) if len <= self.room => last.operations.push(part),
+            _ => self.begin(vec![part]),
+        }
+        self.room -= len.min(self.room);
     }
 }
 
@@ -129,7 +154,7 @@ mod tests {
         whole.operations.insert(whole.operations.len() - 1, add);
         let stages = whole.stages();
         let sizes: Vec<usize> = stages[1..].iter().map(Transaction::len).collect();
-        assert_eq!(sizes, [4096, 904, 4096, 8192, 16384, 40_000 - 28_672, 1]);
+        assert_eq!(sizes, [4096 + 4096, 904 + 8192, 16384, 40_000 - 28_672, 1]);
         let operations = stages.iter().flat_map(|stage| &stage.operations);
         let staged = operations.flat_map(|operation| match operation {
             Operation::AddExpiring { elements, .. } => elements.clone(),

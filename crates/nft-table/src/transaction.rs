@@ -1,6 +1,6 @@
 //! The difference of two states, as operations that the kernel takes all together or not at all.
 
-use super::{Chain, Key, Lifetime, Rule, Set, Value};
+use super::{Chain, Key, Lifetime, Rule, Set, SetData, Value};
 
 /// One operation on the table. Elements are grouped by set, so that a message carries many of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +54,12 @@ pub enum Operation<'a> {
 
 #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
 impl Operation<'_> {
+    /// Whether it adds elements to a data map.
+    pub(crate) fn is_data(&self) -> bool {
+        matches!(self, Operation::AddElements { set, .. } | Operation::AddExpiring { set, .. }
+            if matches!(set.data, SetData::Fields(_)))
+    }
+
     /// How many things it changes: elements, or one.
     pub fn len(&self) -> usize {
         match self {

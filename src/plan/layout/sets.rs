@@ -154,7 +154,7 @@ pub struct Bank(pub u16);
 
 impl Bank {
     /// Slots of a bank, over all maps of a family, from which on no Service port is added to it.
-    pub const FULL: usize = 32_768;
+    pub const FULL: usize = 8_192;
 }
 
 impl fmt::Display for Bank {
