@@ -304,12 +304,12 @@ impl Writer {
             || !self.retired_chains.is_empty()
             || !self.retired_sets.is_empty()
             || self.empty_slots.iter().any(|set| self.is_empty(*set))
-            || self.table.has_leftovers()
+            || self.table.has_unused()
     }
 
     /// Deletes the chains and sets that nothing leads to.
     pub fn delete_unused(&mut self) {
-        self.table.delete_leftovers();
+        self.table.delete_unused();
         for chain in std::mem::take(&mut self.idle) {
             if chain.kind.follows_use() {
                 self.rules_are_stale = true;

@@ -17,7 +17,7 @@ use crate::memory;
 use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::layout::TABLE;
-use crate::plan::{Backend, Effects, Notice, Planner, Settings, is_this_layout};
+use crate::plan::{Backend, Dispute, Effects, Planner, Settings, is_this_layout};
 use hashbrown::HashSet;
 use nft_table::Family;
 use nft_table::{Key, Operation, SetId, Snapshot, Value, text};
@@ -149,7 +149,7 @@ impl<K: Kernel> Engine<K> {
         let start = Instant::now();
         self.planner.plan();
         committed.planning = start.elapsed();
-        self.log_notices();
+        self.log_disputes();
         let start = Instant::now();
         committed.operations = match self.write() {
             Ok(operations) => operations,
@@ -248,7 +248,7 @@ impl<K: Kernel> Engine<K> {
         if let Some(snapshot) = &snapshot
             && !self.running
         {
-            self.planner.seed(snapshot);
+            self.planner.learn_from(snapshot);
             self.planner.plan();
         }
         let absent = snapshot.is_none();
@@ -382,13 +382,13 @@ impl<K: Kernel> Engine<K> {
         self.write().map(|_| ())
     }
 
-    fn log_notices(&mut self) {
-        for notice in self.planner.take_notices() {
-            match notice {
-                Notice::Lost { service, frontend, to } => tracing::warn!(
+    fn log_disputes(&mut self) {
+        for dispute in self.planner.take_disputes() {
+            match dispute {
+                Dispute::Lost { service, frontend, to } => tracing::warn!(
                     "Service {service} does not get {frontend}: the older Service {to} has it"
                 ),
-                Notice::TookOver { service, frontend } => {
+                Dispute::TookOver { service, frontend } => {
                     tracing::info!("Service {service} takes over {frontend}");
                 }
             }

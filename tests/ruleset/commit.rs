@@ -215,7 +215,7 @@ E");
         let mut table = filled();
         table.adopt(nft.snapshot("kube-proxy").unwrap());
         assert!(!table.changes().operations.contains(&Operation::DeleteTable));
-        table.delete_leftovers();
+        table.delete_unused();
         commit(&mut nft, &mut table);
         let after = sh("nft list table inet kube-proxy");
         assert_eq!(sorted_lines(&after), sorted_lines(&before));

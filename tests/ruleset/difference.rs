@@ -183,7 +183,7 @@ fn commit(kernel: &mut impl Kernel, table: &mut Table) -> Result<(), TestCaseErr
 fn adopt(kernel: &mut impl Kernel, table: &mut Table, tidy: bool) {
     table.adopt(kernel.snapshot(scenario::TABLE).unwrap());
     if tidy {
-        table.delete_leftovers();
+        table.delete_unused();
     }
 }
 

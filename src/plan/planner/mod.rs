@@ -1,9 +1,9 @@
 //! Keeps the table in step with Services, endpoints and the node, and redoes only what changed.
 
 mod banks;
-mod owners;
-mod seeds;
-mod settle;
+mod earlier_run;
+mod frontends;
+mod refused;
 mod write;
 
 use super::claims::{Claims, Rank};
@@ -14,18 +14,18 @@ use super::writer::{ChainNames, Writer};
 use super::{Backend, Frontend, Here, PortPlan, Settings, elements};
 use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
 use banks::Banks;
+use earlier_run::EarlierRun;
+pub use earlier_run::is_this_layout;
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use nft_table::Family;
 use nft_table::Table;
-use seeds::Seeds;
-pub use seeds::is_this_layout;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Something that the operator should know, told once.
+/// Who of several Services that want a frontend has it; the operator is told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum Dispute {
     /// Two Services want the same frontend, and this one does not get it.
     Lost { service: ObjectName, frontend: Frontend, to: ObjectName },
     /// A Service got a frontend that another one had.
@@ -112,8 +112,8 @@ pub struct Planner {
     banks: Banks,
     claims: Claims,
     changed: HashSet<ObjectName>,
-    seeds: Seeds,
-    notices: Vec<Notice>,
+    earlier_run: EarlierRun,
+    disputes: Vec<Dispute>,
     effects: Effects,
     counts: Counts,
     purges: BTreeMap<Arc<str>, Vec<Backend>>,
@@ -137,8 +137,8 @@ impl Planner {
             banks: Banks::default(),
             claims: Claims::default(),
             changed: HashSet::new(),
-            seeds: HashMap::new(),
-            notices: Vec::new(),
+            earlier_run: HashMap::new(),
+            disputes: Vec::new(),
             effects: Effects::default(),
             counts: Counts::default(),
             purges: BTreeMap::new(),
@@ -302,7 +302,7 @@ impl Planner {
                 self.services.remove(&name);
             }
         }
-        self.seeds = HashMap::new();
+        self.earlier_run = HashMap::new();
         self.write_nodeport_networks();
         self.writer.write_rules();
     }
@@ -314,8 +314,8 @@ impl Planner {
     }
 
     /// What the operator should know since the last call.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.notices)
+    pub fn take_disputes(&mut self) -> Vec<Dispute> {
+        std::mem::take(&mut self.disputes)
     }
 
     /// How much there is of everything.

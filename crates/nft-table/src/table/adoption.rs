@@ -48,7 +48,7 @@ impl Table {
                 }
             }
         }
-        self.leftover_sets = snapshot.sets.into_keys().collect();
+        self.unused_sets = snapshot.sets.into_keys().collect();
         for chain in self.chains.values() {
             let before = match snapshot.chains.remove(&chain.name) {
                 None => KernelChain::Absent,
@@ -60,24 +60,24 @@ impl Table {
             };
             self.touched_chains.insert(chain.name.clone(), before);
         }
-        self.leftover_chains = snapshot.chains.into_keys().collect();
+        self.unused_chains = snapshot.chains.into_keys().collect();
         true
     }
 
     /// Whether the kernel has chains or sets from an earlier run that this state does not have. They
-    /// do no harm: [`Table::changes`] leaves them alone until [`Table::delete_leftovers`].
-    pub fn has_leftovers(&self) -> bool {
-        !self.leftover_chains.is_empty() || !self.leftover_sets.is_empty()
+    /// do no harm: [`Table::changes`] leaves them alone until [`Table::delete_unused`].
+    pub fn has_unused(&self) -> bool {
+        !self.unused_chains.is_empty() || !self.unused_sets.is_empty()
     }
 
     /// Has the next [`Table::changes`] delete them. A transaction of its own is best: before 6.2 the
     /// kernel refuses to delete what something led to a moment ago. At the latest they go with the
     /// first chain or set that is deleted, because they may lead to it.
-    pub fn delete_leftovers(&mut self) {
-        for name in std::mem::take(&mut self.leftover_chains) {
+    pub fn delete_unused(&mut self) {
+        for name in std::mem::take(&mut self.unused_chains) {
             self.touched_chains.insert(name, KernelChain::Different { base: None });
         }
-        self.removed_sets.append(&mut self.leftover_sets);
+        self.removed_sets.append(&mut self.unused_sets);
     }
 
     /// Whether the kernel has the set already.
@@ -89,8 +89,8 @@ impl Table {
     fn forget_kernel(&mut self) {
         self.in_kernel = InKernel::Absent;
         self.removed_sets.clear();
-        self.leftover_sets.clear();
-        self.leftover_chains.clear();
+        self.unused_sets.clear();
+        self.unused_chains.clear();
         for (index, slot) in self.sets.iter_mut().enumerate() {
             if let Some(state) = slot {
                 state.new = true;

@@ -50,7 +50,7 @@ enum Step {
     Lose,
     /// The program begins anew, with a table in this state.
     Restart(State),
-    DeleteLeftovers,
+    DeleteUnused,
 }
 
 const NUMBERS: u8 = 4;
@@ -86,7 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Refuse),
         1 => Just(Step::Lose),
         2 => state().prop_map(Step::Restart),
-        1 => Just(Step::DeleteLeftovers),
+        1 => Just(Step::DeleteUnused),
     ]
 }
 
@@ -232,7 +232,7 @@ fn commit(kernel: &mut Model, table: &mut Table) -> Result<(), TestCaseError> {
     prop_assert!(table.changes().is_empty(), "{:#?}", table.changes());
     let mut there = kernel.0.clone().unwrap();
     let wanted = wanted(table);
-    if table.has_leftovers() {
+    if table.has_unused() {
         there.sets.retain(|name, _| wanted.sets.contains_key(name));
         there.chains.retain(|name, _| wanted.chains.contains_key(name));
     }
@@ -263,10 +263,10 @@ proptest! {
                     table = state.table();
                     table.adopt(kernel.snapshot());
                 }
-                Step::DeleteLeftovers => table.delete_leftovers(),
+                Step::DeleteUnused => table.delete_unused(),
             }
         }
-        table.delete_leftovers();
+        table.delete_unused();
         commit(&mut kernel, &mut table)?;
         prop_assert_eq!(kernel.0.clone(), Some(wanted(&table)), "and nothing is left over");
         // What was committed is what is read back.

@@ -80,8 +80,8 @@ pub struct Table {
     next_order: u64,
     touched_chains: HashMap<Arc<str>, KernelChain>,
     /// Chains and sets that the kernel has, from an earlier run, and nobody asked for.
-    leftover_chains: BTreeSet<Arc<str>>,
-    leftover_sets: BTreeSet<Arc<str>>,
+    unused_chains: BTreeSet<Arc<str>>,
+    unused_sets: BTreeSet<Arc<str>>,
     in_kernel: InKernel,
 }
 
@@ -106,8 +106,8 @@ impl Table {
             chain_order: HashMap::new(),
             next_order: 0,
             touched_chains: HashMap::new(),
-            leftover_chains: BTreeSet::new(),
-            leftover_sets: BTreeSet::new(),
+            unused_chains: BTreeSet::new(),
+            unused_sets: BTreeSet::new(),
             in_kernel: InKernel::Absent,
         }
     }
@@ -127,10 +127,10 @@ impl Table {
             return Err(TableError::SetExists(name));
         }
         set.check().map_err(|cause| TableError::Shape { set: name.clone(), cause })?;
-        if self.leftover_sets.remove(&name) {
+        if self.unused_sets.remove(&name) {
             // Declared by who knows whom: it goes, and this one comes.
             self.removed_sets.insert(name.clone());
-            self.delete_leftovers();
+            self.delete_unused();
         }
         let id = SetId(self.sets.len() as u32);
         self.sets.push(Some(SetState {
@@ -162,7 +162,7 @@ impl Table {
         self.touched_sets.remove(&id);
         if !state.new {
             self.removed_sets.insert(state.set.name);
-            self.delete_leftovers();
+            self.delete_unused();
         }
     }
 
@@ -180,7 +180,7 @@ impl Table {
         let before = self.chains.insert(name.clone(), chain);
         let in_kernel = self.touch_chain(name, before).base();
         if in_kernel.is_some_and(|before| before != base) {
-            self.delete_leftovers();
+            self.delete_unused();
         }
     }
 
@@ -190,7 +190,7 @@ impl Table {
             self.chain_order.remove(name);
             let in_kernel = self.touch_chain(before.name.clone(), Some(before)).base();
             if in_kernel.is_some() {
-                self.delete_leftovers();
+                self.delete_unused();
             }
         }
     }
@@ -199,7 +199,7 @@ impl Table {
     fn touch_chain(&mut self, name: Arc<str>, before: Option<Chain>) -> &KernelChain {
         let before = match before {
             // Leftovers are not attached to a hook: otherwise they are not adopted.
-            None if self.leftover_chains.remove(&name) => KernelChain::Different { base: None },
+            None if self.unused_chains.remove(&name) => KernelChain::Different { base: None },
             before => before.map_or(KernelChain::Absent, KernelChain::Present),
         };
         self.touched_chains.entry(name).or_insert(before)

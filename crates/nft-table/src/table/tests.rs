@@ -1,4 +1,4 @@
-//! What a table takes and what it refuses, and what comes of leftovers.
+//! What a table takes and what it refuses, and what comes of what nobody asked for.
 
 use super::model::Model;
 use crate::example::{example, frontend, with_slots};
@@ -166,7 +166,7 @@ fn what_leads_to_a_chain_that_moves_goes_with_it() {
     let mut table = Table::new("t");
     table.set_chain(Chain::regular("target", Vec::new()));
     assert!(table.adopt(kernel.snapshot()));
-    assert!(table.changes().is_empty() && table.has_leftovers());
+    assert!(table.changes().is_empty() && table.has_unused());
     table.set_chain(Chain::base("target", hook, Vec::new()));
     let changes = table.changes();
     assert!(changes.operations.contains(&Operation::DeleteChain("leftover")), "{changes:?}");

@@ -1,7 +1,7 @@
 //! What a Service is to have: its frontends, and what becomes of each.
 
-use super::seeds::seeded;
-use super::{Notice, Planner};
+use super::earlier_run::earlier_slots;
+use super::{Dispute, Planner};
 use crate::model::{ObjectName, Protocol, Service};
 use crate::plan::claims::Rank;
 use crate::plan::effects::HealthCheck;
@@ -30,8 +30,8 @@ impl Planner {
                 };
                 for frontend in frontends.iter().filter(|frontend| !is_kept(frontend)) {
                     if let Some(next) = self.claims.remove(frontend, rank) {
-                        self.notices
-                            .push(Notice::TookOver { service: next.clone(), frontend: *frontend });
+                        self.disputes
+                            .push(Dispute::TookOver { service: next.clone(), frontend: *frontend });
                         affected.push(next);
                     }
                 }
@@ -83,7 +83,7 @@ impl Planner {
                     });
                     let ([cluster, local], bank) = match before {
                         Some(plan) => ([plan.cluster.clone(), plan.local.clone()], Some(plan.bank)),
-                        None => seeded(&self.seeds, &frontends),
+                        None => earlier_slots(&self.earlier_run, &frontends),
                     };
                     let is_udp = port.protocol == Protocol::Udp;
                     let plan = PortPlan {
@@ -105,7 +105,7 @@ impl Planner {
         }
         for frontend in lost.iter().filter(|frontend| !entry.lost.contains(frontend)) {
             if let Some(to) = self.claims.owner(frontend) {
-                self.notices.push(Notice::Lost {
+                self.disputes.push(Dispute::Lost {
                     service: name.clone(),
                     frontend: *frontend,
                     to: to.clone(),

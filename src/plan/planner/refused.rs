@@ -1,7 +1,7 @@
 //! Which Service an element belongs to, and leaving out the Services that the kernel refuses.
 
 use super::Planner;
-use super::seeds::address;
+use super::earlier_run::address;
 use crate::model::{ObjectName, Protocol};
 use crate::plan::Frontend;
 use crate::plan::layout::{KeyStart, SetName, address_type};

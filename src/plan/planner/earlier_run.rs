@@ -11,11 +11,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// What the kernel has of a frontend, by a map of slots in the first bank.
-pub(super) type Seeds = HashMap<(SetName, Key), Seed>;
+pub(super) type EarlierRun = HashMap<(SetName, Key), EarlierSlots>;
 
 /// The backends of a frontend by slot, and the bank that they are in.
 #[derive(Debug)]
-pub(super) struct Seed {
+pub(super) struct EarlierSlots {
     bank: Bank,
     slots: Vec<Option<Backend>>,
 }
@@ -35,13 +35,13 @@ pub fn is_this_layout(there: &Snapshot) -> bool {
 impl Planner {
     /// Learns from what an earlier run left in the kernel, before the first [`Planner::plan`]: which
     /// backend stands in which slot, and shared chains. So a restart changes nothing.
-    pub fn seed(&mut self, snapshot: &Snapshot) {
+    pub fn learn_from(&mut self, snapshot: &Snapshot) {
         for (name, there) in &snapshot.sets {
             let set = SetName::parse(name).filter(|set| SetKind::SLOTS.contains(&set.kind));
             let Some(set) = set else { continue };
             if there.set.as_ref() == Some(&set.declaration()) {
                 there.elements.iter().for_each(|(key, value)| {
-                    seed_slot(&mut self.seeds, set, key, value);
+                    note_slot(&mut self.earlier_run, set, key, value);
                 });
             }
         }
@@ -64,7 +64,7 @@ fn backend(data: &Data) -> Option<Backend> {
 }
 
 /// Notes the backend of a slot in the kernel.
-fn seed_slot(seeds: &mut Seeds, set: SetName, key: &Key, value: &Value) {
+fn note_slot(earlier: &mut EarlierRun, set: SetName, key: &Key, value: &Value) {
     let Value::Data(data) = value else { return };
     let Some((frontend, slot)) = key.0.split_at_checked(key.0.len().saturating_sub(4)) else {
         return;
@@ -76,12 +76,13 @@ fn seed_slot(seeds: &mut Seeds, set: SetName, key: &Key, value: &Value) {
         return;
     }
     let first = (set.in_bank(Bank(0)), Key(frontend.into()));
-    let seed = seeds.entry(first).or_insert_with(|| Seed { bank: set.bank, slots: Vec::new() });
+    let there =
+        earlier.entry(first).or_insert_with(|| EarlierSlots { bank: set.bank, slots: Vec::new() });
     // A frontend has its slots in one bank.
-    if seed.bank != set.bank {
+    if there.bank != set.bank {
         return;
     }
-    let slots = &mut seed.slots;
+    let slots = &mut there.slots;
     if slots.len() <= slot {
         slots.resize(slot + 1, None);
     }
@@ -89,22 +90,22 @@ fn seed_slot(seeds: &mut Seeds, set: SetName, key: &Key, value: &Value) {
 }
 
 /// The slots of the first frontend that the kernel has, cluster list and local list, and their bank.
-pub(super) fn seeded(
-    seeds: &Seeds,
+pub(super) fn earlier_slots(
+    earlier: &EarlierRun,
     frontends: &[PlannedFrontend],
 ) -> ([Vec<Backend>; 2], Option<Bank>) {
-    if seeds.is_empty() {
+    if earlier.is_empty() {
         return ([Vec::new(), Vec::new()], None);
     }
     let found = [0, 1].map(|list| {
         frontends.iter().find_map(|planned| {
             let key = elements::frontend_key(&planned.frontend).build();
-            seeds.get(&(elements::slot_maps(&planned.frontend)[list], key))
+            earlier.get(&(elements::slot_maps(&planned.frontend)[list], key))
         })
     });
-    let bank = found.iter().flatten().map(|seed| seed.bank).next();
-    let slots = |seed: &Seed| seed.slots.iter().copied().flatten().collect();
-    (found.map(|seed| seed.map(slots).unwrap_or_default()), bank)
+    let bank = found.iter().flatten().map(|there| there.bank).next();
+    let slots = |there: &EarlierSlots| there.slots.iter().copied().flatten().collect();
+    (found.map(|there| there.map(slots).unwrap_or_default()), bank)
 }
 
 /// An address in network order.
