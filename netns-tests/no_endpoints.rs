@@ -4,6 +4,7 @@ use crate::scenario::{PROTOCOLS, at, for_everything, lab, refused};
 use nft_table::Family;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 use test_support::lab::{Lab, Outcome, cluster_ip, external_ip};
 use test_support::proxy::{Config, Proxy, objects};
 
@@ -78,4 +79,27 @@ fn scaling_from_zero_and_back() {
     proxy.apply(for_everything("idle"));
     assert_eq!(connection.ask(), before, "an open connection is left alone");
     all_are_refused(&lab);
+}
+
+#[test]
+fn a_thousand_connections_in_a_row_are_refused_at_once() {
+    let Some(lab) = lab() else { return };
+    // As machines have it: one ICMP error a second and host. Resets are not limited.
+    for name in ["net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"] {
+        lab.node().namespace.sysctl_if_there(name, "1000");
+    }
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(idle());
+    for family in Family::BOTH {
+        for host in ["a", "node", "client"] {
+            let client = lab.from(host);
+            let vip = at(cluster_ip(10, family), 80);
+            for _ in 0..1000 {
+                let start = Instant::now();
+                assert_eq!(client.tcp(vip), Outcome::Reset, "{host} {family}");
+                // One that is not heard at once is heard when the client tries again, after a second.
+                assert!(start.elapsed() < Duration::from_millis(900), "{host} {family}");
+            }
+        }
+    }
 }
