@@ -8,12 +8,18 @@
 
 use crate::kernel::nft::{Error, Kernel};
 use crate::plan::layout::{INTERIM, TABLE};
-use nft_table::{Key, Lifetime, Operation, Set, Snapshot, Table, Transaction, Value};
+use nft_table::{Key, Lifetime, Operation, Set, SetData, Snapshot, Table, Transaction, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Clients in one transaction at most.
 const CLIENTS: usize = 8192;
+
+/// Slots in one transaction at most.
+const SLOTS: usize = 16_384;
+
+/// So many slots may be left in an old map when it is deleted: some 70 ms.
+const LEFT: usize = 350_000;
 
 /// How often clients of a map are carried, while others keep connecting, before they are given up.
 const TRIES: usize = 3;
@@ -30,6 +36,8 @@ pub fn make_room<K: Kernel>(kernel: &mut K, old: &Snapshot, planned: &Table) -> 
         return Err(error);
     }
     carry_clients(kernel, TABLE, old, INTERIM, planned);
+    unhook(kernel, TABLE, old)?;
+    thin_out(kernel, old, planned);
     delete(kernel, TABLE, old)
 }
 
@@ -40,12 +48,16 @@ pub fn make_room<K: Kernel>(kernel: &mut K, old: &Snapshot, planned: &Table) -> 
 pub fn clear_up<K: Kernel>(kernel: &mut K, planned: &Table) -> Result<(), Error> {
     let Some(interim) = kernel.declarations(INTERIM)? else { return Ok(()) };
     carry_clients(kernel, INTERIM, &interim, TABLE, planned);
+    unhook(kernel, INTERIM, &interim)?;
     delete(kernel, INTERIM, &interim)
 }
 
 fn delete_interim<K: Kernel>(kernel: &mut K) -> Result<(), Error> {
     match kernel.declarations(INTERIM)? {
-        Some(there) => delete(kernel, INTERIM, &there),
+        Some(there) => {
+            unhook(kernel, INTERIM, &there)?;
+            delete(kernel, INTERIM, &there)
+        }
         None => Ok(()),
     }
 }
@@ -101,13 +113,40 @@ fn carry<K: Kernel>(
     Ok(())
 }
 
-/// Deletes a table in transactions that hold nobody up: first all rules, so that nothing looks into a set any
-/// more, then one set after the other.
-fn delete<K: Kernel>(kernel: &mut K, table: &str, there: &Snapshot) -> Result<(), Error> {
+/// Deletes all rules of a table: packets do not come there any more, and nothing looks into a set.
+fn unhook<K: Kernel>(kernel: &mut K, table: &str, there: &Snapshot) -> Result<(), Error> {
     let flush = there.chains.keys().map(|chain| Operation::FlushChain(chain));
     let is_base = |chain: &&Arc<str>| there.chains[*chain].base.is_some();
-    let unhook = there.chains.keys().filter(is_base).map(|chain| Operation::DeleteChain(chain));
-    kernel.commit(&Transaction { table, operations: flush.chain(unhook).collect() })?;
+    let delete = there.chains.keys().filter(is_base).map(|chain| Operation::DeleteChain(chain));
+    kernel.commit(&Transaction { table, operations: flush.chain(delete).collect() })
+}
+
+/// Deletes slots of the old table in parts, as far as they are the planned ones, which nearly all are. The first
+/// layout had them in one map, and the kernel looks at all that is left in it when it is deleted.
+fn thin_out<K: Kernel>(kernel: &mut K, old: &Snapshot, planned: &Table) {
+    let slots = planned
+        .sets()
+        .filter(|(_, set)| matches!(set.data, SetData::Fields(_)) && !set.flags.dynamic);
+    let mut left = LEFT;
+    for (id, set) in slots {
+        let name = set.name.split('.').next().unwrap_or_default();
+        let Some((name, _)) = old.sets.get_key_value(name) else { continue };
+        // Its slots are of another type, but of the same size.
+        let set = Set { name: name.clone(), ..set.clone() };
+        let spared = left.min(planned.len(id));
+        left -= spared;
+        let keys: Vec<&Key> = planned.elements(id).map(|(key, _)| key).skip(spared).collect();
+        for keys in keys.chunks(SLOTS) {
+            let operations = vec![Operation::DeleteElements { set: &set, keys: keys.to_vec() }];
+            if let Err(error) = kernel.commit(&Transaction { table: TABLE, operations }) {
+                tracing::debug!("some slots of the old table are other ones: {error}");
+            }
+        }
+    }
+}
+
+/// Deletes a table without rules in transactions that hold nobody up: one set after the other.
+fn delete<K: Kernel>(kernel: &mut K, table: &str, there: &Snapshot) -> Result<(), Error> {
     for set in there.sets.keys() {
         kernel.commit(&Transaction { table, operations: vec![Operation::DeleteSet(set)] })?;
     }
