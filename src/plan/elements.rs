@@ -15,7 +15,7 @@ use std::ops::Range;
 const COMMENT_MAX: usize = 128;
 
 /// An element and where it belongs.
-pub type Placed = (SetName, Key, Value);
+pub type NamedElement = (SetName, Key, Value);
 
 /// The key of a frontend in the maps of its kind.
 pub fn frontend_key(frontend: &Frontend) -> KeyBuilder {
@@ -30,7 +30,7 @@ pub fn frontend_key(frontend: &Frontend) -> KeyBuilder {
 }
 
 /// The sets and chains that frontends by address, or NodePorts, use.
-struct Places {
+struct Targets {
     frontends: SetKind,
     short_circuit: SetKind,
     remember: SetKind,
@@ -42,7 +42,7 @@ struct Places {
     external_local: Kind,
 }
 
-const BY_ADDRESS: Places = Places {
+const BY_ADDRESS: Targets = Targets {
     frontends: SetKind::ServiceIps,
     short_circuit: SetKind::ShortCircuitServices,
     remember: SetKind::RememberServices,
@@ -54,7 +54,7 @@ const BY_ADDRESS: Places = Places {
     external_local: Kind::ExternalLocal,
 };
 
-const BY_NODEPORT: Places = Places {
+const BY_NODEPORT: Targets = Targets {
     frontends: SetKind::ServiceNodeports,
     short_circuit: SetKind::ShortCircuitNodeports,
     remember: SetKind::RememberNodeports,
@@ -66,8 +66,8 @@ const BY_NODEPORT: Places = Places {
     external_local: Kind::ExternalNodePortLocal,
 };
 
-impl Places {
-    const fn of(frontend: &Frontend) -> &'static Places {
+impl Targets {
+    const fn of(frontend: &Frontend) -> &'static Targets {
         match frontend {
             Frontend::Ip { .. } => &BY_ADDRESS,
             Frontend::NodePort { .. } => &BY_NODEPORT,
@@ -82,8 +82,8 @@ pub fn head(
     plan: &PortPlan,
     planned: &PlannedFrontend,
     names: &mut ChainNames,
-) -> Vec<Placed> {
-    let places = Places::of(&planned.frontend);
+) -> Vec<NamedElement> {
+    let targets = Targets::of(&planned.frontend);
     let set = |kind| SetName::new(kind, plan.family);
     let key = || frontend_key(&planned.frontend).build();
     let (cluster, local) = (plan.cluster.len(), plan.local.len());
@@ -93,8 +93,8 @@ pub fn head(
     };
     let mut elements = Vec::new();
     let verdict = match planned.route {
-        Route::Cluster => to(places.cluster, cluster),
-        Route::Local => to(places.local, local),
+        Route::Cluster => to(targets.cluster, cluster),
+        Route::Local => to(targets.local, local),
         Route::Reject => match (planned.frontend, planned.masquerade) {
             // An address from outside the cluster may be one of NodePorts.
             (Frontend::Ip { .. }, Masquerade::Always | Masquerade::FromNode) => {
@@ -105,11 +105,11 @@ pub fn head(
         Route::Drop => Verdict::Drop,
         Route::ExternalLocal => {
             if cluster > 0 {
-                let pods = Value::verdict(to(places.cluster, cluster), None);
-                elements.push((set(places.short_circuit), key(), pods));
+                let pods = Value::verdict(to(targets.cluster, cluster), None);
+                elements.push((set(targets.short_circuit), key(), pods));
             }
             if local > 0 {
-                to(places.external_local, local)
+                to(targets.external_local, local)
             } else {
                 let none = Balancing::single(Kind::ExternalNone, plan.family);
                 Verdict::Goto(names.get(none))
@@ -117,7 +117,7 @@ pub fn head(
         }
     };
     let comment = comment(service, plan, &planned.frontend);
-    elements.push((set(places.frontends), key(), Value::verdict(verdict, Some(comment))));
+    elements.push((set(targets.frontends), key(), Value::verdict(verdict, Some(comment))));
     let has_backends = match planned.route {
         Route::Cluster => cluster > 0,
         Route::Local => local > 0,
@@ -126,7 +126,7 @@ pub fn head(
     };
     if plan.affinity.is_some() && has_backends {
         let remember = Verdict::Jump(affinity::remember_chain(service, plan));
-        elements.push((set(places.remember), key(), Value::verdict(remember, None)));
+        elements.push((set(targets.remember), key(), Value::verdict(remember, None)));
     }
     if has_backends {
         let masquerade = match planned.masquerade {
@@ -135,7 +135,7 @@ pub fn head(
             Masquerade::FromNode => Some(names.masquerade_from_node.clone()),
         };
         elements.extend(masquerade.map(|chain| {
-            (set(places.external), key(), Value::verdict(Verdict::Goto(chain), None))
+            (set(targets.external), key(), Value::verdict(Verdict::Goto(chain), None))
         }));
     }
     if let Some(sources) = &planned.allowed_sources {
@@ -183,8 +183,8 @@ pub fn slot_keys(frontend: &Frontend, slots: Range<usize>) -> impl Iterator<Item
 
 /// The data maps that may hold slots of a frontend, cluster list first, in the first bank.
 pub fn slot_maps(frontend: &Frontend) -> [SetName; 2] {
-    let places = Places::of(frontend);
-    [places.cluster_slots, places.local_slots].map(|kind| SetName::new(kind, frontend.family()))
+    let targets = Targets::of(frontend);
+    [targets.cluster_slots, targets.local_slots].map(|kind| SetName::new(kind, frontend.family()))
 }
 
 /// Whether a network is so small that its addresses are better listed one by one: a set of addresses is

@@ -56,7 +56,7 @@ impl Planner {
         name: &ObjectName,
         plan: &PortPlan,
         planned: &PlannedFrontend,
-    ) -> Vec<elements::Placed> {
+    ) -> Vec<elements::NamedElement> {
         let mut head = elements::head(name, plan, planned, &mut self.names);
         if self.settings.localhost_nodeports.contains(&plan.family) {
             let localhost = elements::localhost(plan, planned);
