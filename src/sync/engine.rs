@@ -16,7 +16,7 @@ use crate::kernel::nft::{Error, Kernel};
 use crate::memory;
 use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
-use crate::plan::layout::TABLE;
+use crate::plan::layout::{INTERIM, TABLE};
 use crate::plan::{Backend, Dispute, Effects, Planner, Settings, is_this_layout};
 use hashbrown::HashSet;
 use nft_table::Family;
@@ -180,8 +180,11 @@ impl<K: Kernel> Engine<K> {
         self.planner.hold_refusals(false);
         written += self.write_once()?;
         if self.has_interim {
-            replacement::clear_up(&mut self.kernel, self.planner.table())?;
-            self.has_interim = false;
+            // The table is there; what is beside it is no Service's fault, and is tried again with the next change.
+            match replacement::clear_up(&mut self.kernel, self.planner.table()) {
+                Ok(()) => self.has_interim = false,
+                Err(error) => tracing::warn!("cannot delete table inet {INTERIM} yet: {error}"),
+            }
         }
         if !self.purges.is_empty() {
             // A connection that was on its way may have been remembered meanwhile.
@@ -267,13 +270,11 @@ impl<K: Kernel> Engine<K> {
     fn replace(&mut self, old: &Snapshot) {
         self.planner.table_mut().adopt(None);
         self.planner.hold_refusals(true);
-        match replacement::make_room(&mut self.kernel, old, self.planner.table()) {
-            Ok(()) => self.has_interim = true,
-            Err(error) => {
-                tracing::warn!("the table is replaced in one transaction: {error}");
-                let other = Snapshot { is_foreign: true, ..Snapshot::default() };
-                self.planner.table_mut().adopt(Some(other));
-            }
+        self.has_interim = true;
+        if let Err(error) = replacement::make_room(&mut self.kernel, old, self.planner.table()) {
+            tracing::warn!("the table is replaced in one transaction: {error}");
+            let other = Snapshot { is_foreign: true, ..Snapshot::default() };
+            self.planner.table_mut().adopt(Some(other));
         }
     }
 

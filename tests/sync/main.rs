@@ -3,9 +3,10 @@
 use kube_proxy::kernel::Kernel;
 use kube_proxy::kernel::addresses::NodePortSelection;
 use kube_proxy::kernel::fake::FakeKernel;
+use kube_proxy::kernel::nft::Error;
 use kube_proxy::metrics::kernel::Rebuild;
 use kube_proxy::model::*;
-use kube_proxy::plan::layout::TABLE;
+use kube_proxy::plan::layout::{INTERIM, TABLE};
 use kube_proxy::plan::{DetectLocal, Settings};
 use kube_proxy::sync::{Committed, Engine};
 use nft_table::Family;
@@ -105,6 +106,30 @@ fn a_restart_writes_nothing() {
     second.apply(service(3));
     second.apply(slice(3, &[14, 16]));
     assert_eq!(second.sync().unwrap().operations, 0);
+}
+
+#[test]
+fn a_table_beside_that_does_not_go_yet_is_nobodys_fault() {
+    let (mut first, _) = running(FakeKernel::new());
+    let mut kernel = std::mem::take(first.kernel_mut());
+    let operations = vec![Operation::AddTable];
+    kernel.commit(&Transaction { table: INTERIM, operations }).unwrap();
+    let mut engine = engine(kernel);
+    for number in 1..5 {
+        engine.apply(service(number));
+        engine.apply(slice(number, &[number, number + 10]));
+    }
+    // As often as it takes until somebody would be blamed.
+    for _ in 0..2 {
+        engine.kernel_mut().fail_next(Error::AnswerLost);
+    }
+    for _ in 0..2 {
+        let committed = engine.sync().unwrap();
+        assert_eq!(committed.quarantined, 0);
+        assert!(engine.kernel_mut().has_table(INTERIM).unwrap());
+    }
+    engine.sync().unwrap();
+    assert!(!engine.kernel_mut().has_table(INTERIM).unwrap());
 }
 
 #[test]
