@@ -53,8 +53,11 @@ impl<'a> Transaction<'a> {
             _ => None,
         });
         let loses = |name: &&str| {
-            self.operations.iter().any(|operation| {
-                matches!(operation, Operation::DeleteElements { set, .. } if *set.name == **name)
+            self.operations.iter().any(|operation| match operation {
+                Operation::DeleteElements { set, .. } | Operation::FlushSet(set) => {
+                    *set.name == **name
+                }
+                _ => false,
             })
         };
         added.filter(|name| !loses(name)).collect()

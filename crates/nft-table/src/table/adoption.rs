@@ -1,4 +1,4 @@
-//! What the kernel has, read back: after a start or a refused transaction.
+//! What the kernel has, read back: all of it after a start, and a part when it may be other than believed.
 
 use super::{InKernel, KernelChain, SetId, SetState, Table};
 use crate::netlink::SnapshotChain;
@@ -49,19 +49,116 @@ impl Table {
             }
         }
         self.unused_sets = snapshot.sets.into_keys().collect();
+        self.adopt_chains(snapshot.chains);
+        true
+    }
+
+    /// Compares with the chains that the kernel has.
+    fn adopt_chains(&mut self, mut there: HashMap<Arc<str>, SnapshotChain>) {
+        self.touched_chains.clear();
         for chain in self.chains.values() {
-            let before = match snapshot.chains.remove(&chain.name) {
+            let before = match there.remove(&chain.name) {
                 None => KernelChain::Absent,
-                Some(there) if there.has_rules_of(chain) => {
-                    self.touched_chains.remove(&chain.name);
-                    continue;
-                }
+                Some(there) if there.has_rules_of(chain) => continue,
                 Some(there) => KernelChain::Different { base: there.base },
             };
             self.touched_chains.insert(chain.name.clone(), before);
         }
-        self.unused_chains = snapshot.chains.into_keys().collect();
-        true
+        self.unused_chains.clear();
+        for (name, there) in there {
+            match there.base {
+                None => {
+                    self.unused_chains.insert(name);
+                }
+                // Packets come there.
+                base => {
+                    self.touched_chains.insert(name, KernelChain::Different { base });
+                }
+            }
+        }
+    }
+
+    /// Takes what the kernel has declared, read without elements, for what it has; of elements it goes on to be
+    /// believed what was believed before. Returns the sets of which nothing was believed because they were thought
+    /// not to be there: each of their elements has to be [observed](Table::observe). None: what is there is declared
+    /// in another way, and is replaced as a whole.
+    pub fn adopt_declarations(&mut self, mut there: Snapshot) -> Option<Vec<SetId>> {
+        if !self.fits(&there) {
+            self.forget_kernel();
+            self.in_kernel = InKernel::Other;
+            return None;
+        }
+        self.in_kernel = InKernel::Present;
+        self.removed_sets.retain(|name| there.sets.remove(name).is_some());
+        let mut unknown = Vec::new();
+        for (index, slot) in self.sets.iter_mut().enumerate() {
+            let Some(state) = slot else { continue };
+            let id = SetId(index as u32);
+            if self.removed_sets.contains(&state.set.name) {
+                // What is there is the one to be removed.
+                continue;
+            }
+            let is_there = there.sets.remove(&state.set.name).is_some();
+            if is_there && state.new {
+                state.adopt(Vec::new());
+                unknown.push(id);
+            } else if !is_there && !state.new {
+                state.new = true;
+                state.touched = Default::default();
+            }
+            if state.new || !state.touched.is_empty() {
+                self.touched_sets.insert(id);
+            }
+        }
+        self.unused_sets = there.sets.into_keys().collect();
+        self.adopt_chains(there.chains);
+        if !self.removed_sets.is_empty() {
+            // What nobody asked for may look into them.
+            self.delete_unused();
+        }
+        Some(unknown)
+    }
+
+    /// The keys under which the kernel has something, or is about to get or lose it, as far as is believed; none of a
+    /// set that it does not have.
+    pub fn believed_keys(&self, id: SetId) -> impl Iterator<Item = &Key> {
+        let state = self.state(id).filter(|state| !state.new);
+        state.into_iter().flat_map(|state| {
+            let gone = state.touched.keys().filter(|key| !state.elements.contains_key(*key));
+            state.elements.keys().chain(gone)
+        })
+    }
+
+    /// Takes for what the kernel has under a key what was just read there, with no doubt about it.
+    pub fn observe(&mut self, id: SetId, key: &Key, there: Option<Value>) {
+        let state = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut);
+        let Some(state) = state.filter(|state| !state.new) else { return };
+        if state.elements.get(key) == there.as_ref() {
+            state.touched.remove(key);
+        } else {
+            state.touched.insert(key.clone(), there);
+            self.touched_sets.insert(id);
+        }
+    }
+
+    /// The same for all elements of a set: it has these and no others.
+    pub fn observe_all(&mut self, id: SetId, there: Vec<(Key, Value)>) {
+        let state = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut);
+        let Some(state) = state.filter(|state| !state.new) else { return };
+        state.touched = Default::default();
+        state.adopt(there);
+        if !state.touched.is_empty() {
+            self.touched_sets.insert(id);
+        }
+    }
+
+    /// The set has something in it that has no key, or that cannot be told: it is emptied and filled again.
+    pub fn rewrite(&mut self, id: SetId) {
+        let state = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut);
+        if let Some(state) = state.filter(|state| !state.new) {
+            state.rewritten = true;
+            self.touched_sets.insert(id);
+        }
     }
 
     /// Whether the kernel has chains or sets from an earlier run that this state does not have. They
@@ -94,6 +191,7 @@ impl Table {
         for (index, slot) in self.sets.iter_mut().enumerate() {
             if let Some(state) = slot {
                 state.new = true;
+                state.rewritten = false;
                 state.touched = Default::default();
                 self.touched_sets.insert(SetId(index as u32));
             }
@@ -105,19 +203,16 @@ impl Table {
     /// Whether the snapshot can become this state piece by piece: what both have is declared alike.
     fn fits(&self, snapshot: &Snapshot) -> bool {
         let sets_fit = self.sets.iter().flatten().all(|state| {
-            snapshot
-                .sets
-                .get(&state.set.name)
-                .is_none_or(|there| there.set.as_ref() == Some(&state.set))
+            self.removed_sets.contains(&state.set.name)
+                || snapshot
+                    .sets
+                    .get(&state.set.name)
+                    .is_none_or(|there| there.set.as_ref() == Some(&state.set))
         });
         let chains_fit = self.chains.values().all(|chain| {
             snapshot.chains.get(&chain.name).is_none_or(|there| there.base == chain.base)
         });
-        let no_other_hooks = snapshot
-            .chains
-            .iter()
-            .all(|(name, there)| there.base.is_none() || self.chains.contains_key(name));
-        !snapshot.is_foreign && sets_fit && chains_fit && no_other_hooks
+        !snapshot.is_foreign && sets_fit && chains_fit
     }
 }
 
@@ -125,6 +220,7 @@ impl SetState {
     /// Compares with the elements that the kernel has.
     fn adopt(&mut self, there: Vec<(Key, Value)>) {
         self.new = false;
+        self.rewritten = false;
         let there: hashbrown::HashMap<Key, Value, foldhash::fast::FixedState> =
             there.into_iter().collect();
         let missing = self.elements.keys().filter(|key| !there.contains_key(*key));

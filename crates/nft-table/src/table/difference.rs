@@ -38,7 +38,7 @@ impl Table {
         let mut states: Vec<&SetState> = self.touched_states().filter(|state| !state.new).collect();
         states.sort_by_key(|state| !state.is_entrance);
         for state in states {
-            if state.set.is_plain_interval() {
+            if state.is_flushed() {
                 operations.push(Operation::FlushSet(&state.set));
                 continue;
             }
@@ -105,7 +105,7 @@ impl Table {
             touched.any(|(key, before)| state.elements.get(key) != before.as_ref())
         };
         let states = self.touched_sets.iter().filter_map(|id| self.state(*id));
-        states.filter(move |state| state.new || is_other(state))
+        states.filter(move |state| state.new || state.rewritten || is_other(state))
     }
 
     fn touched_chains_in_order(&self) -> Vec<TouchedChain<'_>> {
@@ -154,9 +154,14 @@ impl Table {
 }
 
 impl SetState {
+    /// Whether all that the kernel has of it is deleted before something is added.
+    fn is_flushed(&self) -> bool {
+        self.rewritten || self.set.is_plain_interval()
+    }
+
     /// What the kernel is to get, sorted; but a new hash set, which can be large, in no order.
     fn added(&self) -> Vec<(&Key, &Value)> {
-        let mut added: Vec<(&Key, &Value)> = if self.new || self.set.is_plain_interval() {
+        let mut added: Vec<(&Key, &Value)> = if self.new || self.is_flushed() {
             self.elements.iter().collect()
         } else {
             let changed = |(key, before): (_, &Option<Value>)| {

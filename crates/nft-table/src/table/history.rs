@@ -4,12 +4,13 @@ use super::model::{Model, ModelTable};
 use crate::netlink::Batch;
 use crate::{
     BaseChain, Chain, ChainType, Data, DataType, Expression, Family, Hook, Key, Rule, Set, SetData,
-    SetFlags, Statement, Table, Value, Verdict,
+    SetFlags, SetId, Statement, Table, Value, Verdict,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 /// A state of the table, in small numbers. What does not go together is left out when it is applied.
 #[derive(Clone, Debug)]
@@ -48,9 +49,23 @@ enum Step {
     Refuse,
     /// Somebody deletes the table; it is read again.
     Lose,
+    /// Somebody changes things in the table, which are looked at again.
+    Tamper(Vec<(Tamper, u8, u8)>),
     /// The program begins anew, with a table in this state.
     Restart(State),
     DeleteUnused,
+}
+
+/// What somebody else does to a table, with the set or chain of a number and a second number.
+#[derive(Clone, Copy, Debug)]
+enum Tamper {
+    DeleteElement,
+    AddElement,
+    FlushChain,
+    AddChain,
+    AddSet,
+    /// Something that has no key, in the place of which an element stands here.
+    AddNameless,
 }
 
 const NUMBERS: u8 = 4;
@@ -85,9 +100,22 @@ fn step() -> impl Strategy<Value = Step> {
         5 => Just(Step::Commit),
         2 => Just(Step::Refuse),
         1 => Just(Step::Lose),
+        2 => vec((tamper(), 0..NUMBERS, 0..6_u8), 1..4).prop_map(Step::Tamper),
         2 => state().prop_map(Step::Restart),
         1 => Just(Step::DeleteUnused),
     ]
+}
+
+fn tamper() -> impl Strategy<Value = Tamper> {
+    use Tamper::{AddChain, AddElement, AddNameless, AddSet, DeleteElement, FlushChain};
+    prop::sample::select(vec![
+        DeleteElement,
+        AddElement,
+        FlushChain,
+        AddChain,
+        AddSet,
+        AddNameless,
+    ])
 }
 
 fn set_name(number: u8) -> String {
@@ -209,6 +237,95 @@ impl State {
     }
 }
 
+/// Does to the kernel's table what somebody else would; returns the sets that have something nameless then.
+fn tamper_with(kernel: &mut Model, what: &[(Tamper, u8, u8)]) -> Vec<Arc<str>> {
+    let mut nameless = Vec::new();
+    let Some(there) = &mut kernel.0 else { return nameless };
+    for (tamper, number, other) in what {
+        let set = there.sets.get_mut(&*set_name(*number));
+        let key = |set: &Set| {
+            let address = Ipv4Addr::new(10, 0, 1, 10 * other);
+            let builder = Key::builder().address(address.into());
+            if set.flags.interval {
+                builder.to(Key::builder().address(address.into()))
+            } else {
+                builder.build()
+            }
+        };
+        let value = |set: &Set| match set.data {
+            SetData::None => Value::Member,
+            SetData::Verdict => Value::verdict(Verdict::Drop, None),
+            SetData::Fields(_) => {
+                Value::Data(Data::address_port(Ipv4Addr::new(10, 0, 2, *other).into(), 1))
+            }
+        };
+        match (tamper, set) {
+            (Tamper::DeleteElement, Some((_, elements))) => {
+                let key = elements.keys().nth(usize::from(*other)).cloned();
+                key.map(|key| elements.remove(&key));
+            }
+            (Tamper::AddElement, Some((set, elements))) => {
+                elements.insert(key(set), value(set));
+            }
+            (Tamper::AddNameless, Some((set, elements))) => {
+                nameless.push(set.name.clone());
+                elements.insert(key(set), value(set));
+            }
+            (Tamper::FlushChain, _) => {
+                if let Some((_, rules)) = there.chains.get_mut(&*chain_name(*number)) {
+                    rules.clear();
+                }
+            }
+            (Tamper::AddChain, _) => {
+                let base = BaseChain {
+                    chain_type: ChainType::Filter,
+                    hook: Hook::Input,
+                    priority: i32::from(*other),
+                };
+                let chain = (other % 2 == 0).then_some(base);
+                there.chains.insert(format!("foreign-{number}").into(), (chain, Vec::new()));
+            }
+            (Tamper::AddSet, _) => {
+                let mut set = State::set(*number, Kind::Members);
+                set.name = format!("foreign-{number}").into();
+                there.sets.insert(set.name.clone(), (set, BTreeMap::new()));
+            }
+            _ => {}
+        }
+    }
+    nameless
+}
+
+/// Looks again at what the kernel has: what is declared, and of each set every element, by key or all at once.
+fn look_again(kernel: &Model, table: &mut Table, nameless: &[Arc<str>]) {
+    let Some(mut declared) = kernel.snapshot() else {
+        table.adopt(None);
+        return;
+    };
+    let mut elements = BTreeMap::new();
+    for (name, set) in &mut declared.sets {
+        elements.insert(name.clone(), std::mem::take(&mut set.elements));
+    }
+    if table.adopt_declarations(declared).is_none() {
+        return;
+    }
+    let sets: Vec<(SetId, Set)> = table.sets().map(|(id, set)| (id, set.clone())).collect();
+    for (index, (id, set)) in sets.into_iter().enumerate() {
+        let Some(there) = elements.remove(&set.name) else { continue };
+        if nameless.contains(&set.name) {
+            table.rewrite(id);
+        } else if index % 2 == 0 || set.flags.interval {
+            table.observe_all(id, there);
+        } else {
+            let believed: Vec<Key> = table.believed_keys(id).cloned().collect();
+            let there: BTreeMap<Key, Value> = there.into_iter().collect();
+            for key in believed.iter().chain(there.keys()) {
+                table.observe(id, key, there.get(key).cloned());
+            }
+        }
+    }
+}
+
 /// What the kernel should have.
 fn wanted(table: &Table) -> ModelTable {
     let mut wanted = ModelTable::default();
@@ -258,6 +375,10 @@ proptest! {
                 Step::Lose => {
                     kernel.0 = None;
                     prop_assert!(!table.adopt(None));
+                }
+                Step::Tamper(what) => {
+                    let nameless = tamper_with(&mut kernel, &what);
+                    look_again(&kernel, &mut table, &nameless);
                 }
                 Step::Restart(state) => {
                     table = state.table();

@@ -3,7 +3,8 @@
 //! Everything that is touched is remembered with the value that the kernel has. The difference is
 //! therefore proportional to what was touched, whatever the size of the table, and touching a thing
 //! back and forth leaves nothing to do. When it is unknown what the kernel has, after a start or a
-//! refused transaction, [`Table::adopt`] compares with a [`Snapshot`] of it.
+//! refused transaction, [`Table::adopt`] compares with a [`Snapshot`] of it; where it is doubted in part,
+//! [`Table::adopt_declarations`] and [`Table::observe`] put right what is believed.
 
 mod adoption;
 mod difference;
@@ -36,6 +37,8 @@ struct SetState {
     elements: HashMap<Key, Value, foldhash::fast::FixedState>,
     /// The kernel does not have the set: all of it is to be added, and nothing need be remembered.
     new: bool,
+    /// The kernel has something in it that has to go and cannot be named: all of it is deleted and added again.
+    rewritten: bool,
     /// What the kernel has under the keys that were touched.
     touched: HashMap<Key, Option<Value>, foldhash::fast::FixedState>,
     /// Packets find everything else by way of this one, so its elements come last.
@@ -138,6 +141,7 @@ impl Table {
             set,
             elements: HashMap::default(),
             new: true,
+            rewritten: false,
             touched: HashMap::default(),
             is_entrance: false,
         }));
@@ -311,6 +315,7 @@ impl Table {
         for id in std::mem::take(&mut self.touched_sets) {
             if let Some(state) = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut) {
                 state.new = false;
+                state.rewritten = false;
                 state.touched = HashMap::default();
             }
         }
