@@ -10,6 +10,7 @@ use nft_table::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
 use test_support::cases::{
     Case, Expectation, Fate, Manifests, OUTSIDE, PODS, Probe, Protocol, REMOTE_PODS, SECOND_PORT,
     Served, Source, Step, Topology, read,
@@ -99,7 +100,7 @@ impl<'l> Run<'l> {
             lab,
             case,
             manifests: Manifests::default(),
-            engine: Engine::new(nft, options.settings, options.select_nodeports),
+            engine: Engine::new(nft, options.settings, options.select_nodeports, true),
             open: Vec::new(),
             names: BTreeMap::new(),
         }
@@ -120,7 +121,8 @@ impl<'l> Run<'l> {
                 }
             }
         }
-        // The next case finds the kernel as it was.
+        // The next case finds the kernel as it was. The owner of the table has to go first.
+        drop(self.engine);
         self.lab.nft(&["delete", "table", "inet", "kube-proxy"]);
         for address in &self.case.topology.given {
             self.lab.node().netlink.remove_address(link_of(*address), (*address).into());
@@ -138,6 +140,9 @@ impl<'l> Run<'l> {
         });
         self.engine.set_addresses(addresses);
         self.engine.sync().unwrap_or_else(|error| panic!("not committed: {error}"));
+        while self.engine.forget_time().is_some() {
+            self.engine.forget_clients(Instant::now());
+        }
         for Open { probe, connection, answer } in &mut self.open {
             assert_eq!(connection.ask(), *answer, "an open connection, {probe}");
         }

@@ -25,6 +25,11 @@ fn cluster(lab: &Lab) -> Vec<Value> {
     ]
 }
 
+/// Others may write to the table: a listing of an owned one is owned by the nft that loads it, and goes with it.
+fn shared() -> Config {
+    Config { own_table: false, ..Config::default() }
+}
+
 /// The commands to try: the installed one, and newer ones.
 fn commands() -> Vec<String> {
     let newer = ["trixie", "forky"].into_iter().filter_map(nft_versions::of_debian);
@@ -66,7 +71,7 @@ fn loads_again(lab: &Lab) {
 #[test]
 fn it_names_every_service_and_loads_again() {
     let Some(lab) = lab() else { return };
-    let mut proxy = Proxy::new(&lab, Config::default());
+    let mut proxy = Proxy::new(&lab, shared());
     proxy.apply(cluster(&lab));
     let listing = proxy.listing();
     for comment in ["default/web", "shop/cart:udp", "shop/cart:sctp", "default/idle:tcp"] {
@@ -84,7 +89,7 @@ fn it_loads_again_with_every_detector_and_before_any_service() {
         DetectLocal::BridgeInterface("cni0".into()),
         DetectLocal::InterfaceNamePrefix("cali".into()),
     ] {
-        let config = Config { detect_local, nodeport_addresses: None, ..Config::default() };
+        let config = Config { detect_local, nodeport_addresses: None, ..shared() };
         let mut proxy = Proxy::new(&lab, config);
         proxy.commit();
         loads_again(&lab);
@@ -94,7 +99,7 @@ fn it_loads_again_with_every_detector_and_before_any_service() {
 #[test]
 fn a_table_loaded_from_its_listing_serves_and_is_replaced() {
     let Some(lab) = lab() else { return };
-    let mut proxy = Proxy::new(&lab, Config::default());
+    let mut proxy = Proxy::new(&lab, shared());
     proxy.apply(cluster(&lab));
     let listing = proxy.listing();
     lab.nft(&["delete table inet kube-proxy"]);

@@ -22,6 +22,7 @@
 mod scenario;
 
 mod affinity;
+mod among;
 mod cases;
 mod cluster_ip;
 mod conflicts;

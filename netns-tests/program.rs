@@ -2,7 +2,9 @@
 
 use crate::scenario::{at, lab};
 use nft_table::Family;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::time::Duration;
 use test_support::lab::{Lab, Outcome, cluster_ip};
 use test_support::proxy::{Manifests, Program, endpoints, objects, service};
 
@@ -73,12 +75,12 @@ fn a_flushed_ruleset_comes_back_by_itself() {
     let Some(lab) = lab() else { return };
     let manifests = Manifests::new();
     manifests.apply(web(&lab));
-    let mut program = Program::start(&lab, &manifests, None);
+    let mut program = Program::start_with(&lab, &manifests, &["--own-table=false"]);
     lab.nft(&["flush", "ruleset"]);
     let vip = at(cluster_ip(10, Family::V4), 80);
     let reached = Outcome::reached("b", lab.v4("a"));
     program.wait_until(|_| lab.from("a").tcp(vip) == reached);
-    assert!(program.log().contains("somebody deleted table inet kube-proxy"), "{}", program.log());
+    assert!(program.log().contains("(nft) changed table inet kube-proxy"), "{}", program.log());
     let metrics = program.get(10249, "/metrics");
     assert!(
         metrics.contains("kubeproxy_nftables_table_rebuilds_total{reason=\"lost\"} 1"),
@@ -200,4 +202,104 @@ fn cleanup_removes_the_table_and_nothing_else() {
     assert!(tables().contains("table inet kube-proxy"), "the rules stay");
     lab.node().output(env!("CARGO_BIN_EXE_kube-proxy"), &["--cleanup"]);
     assert_eq!(tables(), "table inet mine\n");
+}
+
+/// Many Services, with endpoints.
+fn many(count: u32) -> Vec<Value> {
+    let objects = (0..count).flat_map(|index| {
+        let name = format!("many-{index}");
+        let address = |base: u32| std::net::Ipv4Addr::from(base + index).to_string();
+        let endpoints: Vec<Value> = (0..10)
+            .map(|n| json!({ "addresses": [std::net::Ipv4Addr::from(0x0a80_0000 + index * 16 + n)] }))
+            .collect();
+        [
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": { "namespace": "default", "name": name },
+                "spec": {
+                    "clusterIP": address(0x0a60_0100), "clusterIPs": [address(0x0a60_0100)],
+                    "ports": [{ "port": 80, "protocol": "TCP" }],
+                },
+            }),
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {
+                    "namespace": "default", "name": name,
+                    "labels": { "kubernetes.io/service-name": name },
+                },
+                "addressType": "IPv4",
+                "ports": [{ "port": 8080, "protocol": "TCP" }],
+                "endpoints": endpoints,
+            }),
+        ]
+    });
+    objects.collect()
+}
+
+/// Much longer than it may take, for the machine may be busy.
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn it_ends_soon_when_it_is_told_to_whatever_it_does() {
+    let Some(lab) = lab() else { return };
+    // With an API server that never answers.
+    let listen = || std::net::TcpListener::bind(("127.0.0.1", 0)).expect("listen");
+    let silent = lab.node().namespace.run(listen);
+    let master = format!("--master=http://{}", silent.local_addr().expect("bound"));
+    let mut waiting = Program::spawn_with(&lab, &[&master]);
+    waiting.wait_until(|program| program.log().contains("listening"));
+    waiting.signal(Signal::SIGTERM);
+    assert!(waiting.wait(SOON).is_some_and(|status| status.success()), "{}", waiting.log());
+    // While it reads and loads much. How far it is after a moment depends on the machine; all moments are tried.
+    let manifests = Manifests::new();
+    manifests.apply(many(5000));
+    for milliseconds in [0, 50, 200, 400, 600, 800, 1200, 2000] {
+        let mut loading = Program::spawn(&lab, &manifests, None);
+        if milliseconds > 0 {
+            loading.wait_until(|program| !program.log().is_empty());
+            std::thread::sleep(Duration::from_millis(milliseconds));
+        }
+        loading.signal(Signal::SIGTERM);
+        let status = loading.wait(SOON);
+        // Before the first line there is nobody who could take a signal.
+        let is_good = status.is_some_and(|status| status.success() || milliseconds == 0);
+        assert!(is_good, "after {milliseconds} ms: {status:?}\n{}", loading.log());
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut idle = Program::start(&lab, &manifests, None);
+        idle.signal(signal);
+        assert!(idle.wait(SOON).is_some_and(|status| status.success()), "{}", idle.log());
+    }
+}
+
+#[test]
+fn nobody_has_to_read_its_log() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    manifests.apply(web(&lab));
+    let mut program = Program::start(&lab, &manifests, None);
+    program.stop_reading();
+    // Much to say: more than a pipe and the queue of lines hold.
+    let dropped = |program: &Program<'_>| {
+        let metrics = program.get(10249, "/metrics");
+        let line =
+            metrics.lines().find(|line| line.starts_with("kubeproxy_log_lines_dropped_total "));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let bad = |index: u32| {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "namespace": "default", "name": format!("bad-{index}") },
+            "spec": { "clusterIP": "10.96.1.1", "ports": [{ "port": 0 }] },
+        })
+    };
+    let items: Vec<Value> = (0..20_000).map(bad).collect();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    manifests.write("bad.json", &list.to_string());
+    program.wait_until(|program| dropped(program) > 0);
+    manifests.apply(endpoints("web").tcp().on(&lab, &["a"]));
+    let vip = at(cluster_ip(10, Family::V4), 80);
+    program.wait_until(|_| lab.from("b").tcp(vip).endpoint() == "a");
+    program.signal(Signal::SIGTERM);
+    assert!(program.wait(SOON).is_some_and(|status| status.success()));
 }

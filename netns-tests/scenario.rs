@@ -3,6 +3,7 @@
 use kube_proxy::kernel::nft::{Kernel, Nft};
 use std::net::{IpAddr, SocketAddr};
 use test_support::lab::{Client, Lab, Outcome, PORT, has_nft};
+pub use test_support::listing::assert_same;
 use test_support::proxy::{Endpoints, Service, endpoints, service};
 
 /// Pods a and b on the node, pod c on another one, a client outside and a load balancer, which owns
@@ -61,22 +62,4 @@ pub fn for_everything(name: &str) -> Endpoints {
 pub fn generation(lab: &Lab) -> u32 {
     let mut nft = lab.node().namespace.run(|| Nft::open().expect("open an nftables socket"));
     nft.generation().expect("the generation")
-}
-
-/// Panics unless two listings of a table say the same, in whatever order.
-#[track_caller]
-pub fn assert_same(one: &str, other: &str) {
-    let content = |listing: &str| -> Vec<String> {
-        let text = listing.replace("elements = {", "\n").replace(['}', ','], "\n");
-        let lines = text.lines().map(|line| line.trim().to_owned());
-        let mut lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
-        lines.sort_unstable();
-        lines
-    };
-    let (one, other) = (content(one), content(other));
-    let lacks = |these: &[String], others: &[String]| -> Vec<String> {
-        these.iter().filter(|line| !others.contains(line)).cloned().collect()
-    };
-    let (gone, new) = (lacks(&one, &other), lacks(&other, &one));
-    assert!(one == other, "only in the first: {gone:#?}\nonly in the second: {new:#?}");
 }

@@ -95,7 +95,7 @@ fn the_first_layout_is_replaced_under_load_and_clients_keep_their_endpoints() {
 /// Starts beside a complete table of the interim name, with the table itself or without.
 fn starts_after_a_kill(table_is_there: bool) {
     let Some(lab) = lab() else { return };
-    let mut proxy = Proxy::new(&lab, Config::default());
+    let mut proxy = Proxy::new(&lab, Config { own_table: false, ..Config::default() });
     proxy.apply(cluster(&lab));
     let listing = proxy.listing();
     let beside = listing.replace("table inet kube-proxy {", &format!("table inet {INTERIM} {{"));

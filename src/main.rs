@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         println!("{text}");
         return ExitCode::SUCCESS;
     }
-    match run(&flags) {
+    let result = run(&flags);
+    app::logging::flush();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kube-proxy: {error:#}");

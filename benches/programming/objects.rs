@@ -23,7 +23,13 @@ pub fn settings() -> Settings {
 
 /// An engine that knows of this many Services and has written nothing yet.
 pub fn engine<K: Kernel>(kernel: K, services: u32) -> Engine<K> {
-    let mut engine = Engine::new(kernel, settings(), Box::new(|_| NodePortSelection::ALL));
+    engine_of(kernel, services, true)
+}
+
+/// The same, of a table that is owned or not.
+pub fn engine_of<K: Kernel>(kernel: K, services: u32, own_table: bool) -> Engine<K> {
+    let select = Box::new(|_: Option<&_>| NodePortSelection::ALL);
+    let mut engine = Engine::new(kernel, settings(), select, own_table);
     for number in 0..services {
         engine.apply(service(number));
         engine.apply(slice(number, 0..ENDPOINTS));

@@ -6,10 +6,13 @@
 
 use crate::{first_layout, ms, objects};
 use kube_proxy::kernel::Nft;
-use kube_proxy::kernel::nft::{Error, Kernel};
+use kube_proxy::kernel::nft::{Error, Kernel, OnTouch, TableInfo, Touched};
+use kube_proxy::plan::layout::TABLE;
 use nft_table::{
-    DataType, Key, Lifetime, Operation, Set, SetData, SetFlags, Snapshot, Transaction, Value,
+    DataType, Key, Lifetime, Operation, Ownership, Set, SetData, SetFlags, Snapshot, Transaction,
+    Value,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,9 +21,6 @@ pub const RUNS: usize = 3;
 
 /// After a run, for the kernel to take down the namespace with all that was in it.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// How long a sync is tried again that others have interrupted.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The longest waits during a sync.
 struct Waits {
@@ -49,18 +49,25 @@ pub fn measure(services: u32) {
             sync_beside_another(services)
         })
     });
-    println!("| {services} | {} | {load} | {} | {upgrading} |", ms(idle), ms(upgrade));
+    let restart = best(|| in_namespace(|| restart_beside_another(services)));
+    let repair = best(|| in_namespace(|| repair(services)));
+    println!(
+        "| {services} | {} | {load} | {} | {upgrading} | {} | {} |",
+        ms(idle),
+        ms(upgrade),
+        ms(restart),
+        ms(repair)
+    );
 }
 
 fn best(run: impl Fn() -> Duration) -> Duration {
     (0..RUNS).map(|_| run()).min().expect("there is a run")
 }
 
-/// Two columns: the longest waits of others, and of ours. A run has none if its sync never came to its end.
-fn columns(run: impl Fn() -> Option<Waits>) -> String {
-    let runs: Vec<Waits> = (0..RUNS).filter_map(|_| run()).collect();
-    let best =
-        |of: fn(&Waits) -> Duration| runs.iter().map(of).min().map_or("never done".to_owned(), ms);
+/// Two columns: the longest waits of others, and of ours.
+fn columns(run: impl Fn() -> Waits) -> String {
+    let runs: Vec<Waits> = (0..RUNS).map(|_| run()).collect();
+    let best = |of: fn(&Waits) -> Duration| runs.iter().map(of).min().map(ms).unwrap_or_default();
     format!("{} | {}", best(|run| run.others), best(|run| run.ours))
 }
 
@@ -83,21 +90,47 @@ fn open() -> Nft {
 }
 
 /// The first sync of a program that has just started.
-fn sync_beside_another(services: u32) -> Option<Waits> {
+fn sync_beside_another(services: u32) -> Waits {
     let mut engine = objects::engine(Timed { nft: open(), longest: Duration::ZERO }, services);
-    let start = Instant::now();
-    let (is_done, others) = beside_another(|| {
-        loop {
-            match engine.sync() {
-                Ok(_) => return true,
-                // Somebody changes the ruleset all the while: what was read is not of one moment.
-                Err(Error::Interrupted) if start.elapsed() < PATIENCE => {}
-                Err(Error::Interrupted) => return false,
-                Err(error) => panic!("{error}"),
+    let ((), others) = beside_another(|| drop(engine.sync().expect("the first sync")));
+    Waits { others, ours: engine.kernel_mut().longest }
+}
+
+/// How long the first sync takes on an unchanged table, while another program commits something every 100 ms.
+fn restart_beside_another(services: u32) -> Duration {
+    objects::engine(open(), services).sync().expect("the first load");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut nft = open();
+            while !is_over.load(Ordering::Relaxed) {
+                for operation in [Operation::AddTable(Ownership::Nobody), Operation::DeleteTable] {
+                    let transaction = Transaction { table: "other", operations: vec![operation] };
+                    nft.commit(&transaction).expect("a small commit");
+                }
+                thread::sleep(Duration::from_millis(100));
             }
-        }
-    });
-    is_done.then(|| Waits { others, ours: engine.kernel_mut().longest })
+        });
+        let mut engine = objects::engine(open(), services);
+        let start = Instant::now();
+        let again = engine.sync().expect("a restart");
+        let took = start.elapsed();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(again.operations, 0, "a restart on an unchanged table writes nothing");
+        took
+    })
+}
+
+/// How long it takes from the deletion of a table that is not owned to the table as it was.
+fn repair(services: u32) -> Duration {
+    let mut engine = objects::engine_of(open(), services, false);
+    engine.sync().expect("the first load");
+    let operations = vec![Operation::DeleteTable];
+    open().commit(&Transaction { table: TABLE, operations }).expect("delete the table");
+    let start = Instant::now();
+    engine.touched(&Touched { table: true, ..Touched::default() });
+    engine.sync().expect("a repair");
+    start.elapsed()
 }
 
 /// Does something while another program commits small transactions, one after the other. The longest
@@ -132,7 +165,7 @@ fn commit_until(ended: Receiver<()>, is_there: Sender<()>) -> Duration {
         nft.commit(&Transaction { table: "other", operations }).expect("a small commit");
         longest = longest.max(start.elapsed());
     };
-    commit(vec![Operation::AddTable, Operation::AddSet(&set)]);
+    commit(vec![Operation::AddTable(Ownership::Nobody), Operation::AddSet(&set)]);
     is_there.send(()).expect("somebody waits");
     while ended.try_recv() == Err(TryRecvError::Empty) {
         commit(vec![Operation::AddElements { set: &set, elements: vec![(&key, &Value::Member)] }]);
@@ -166,8 +199,29 @@ impl Kernel for Timed {
         self.nft.declarations(table)
     }
 
-    fn has_table(&mut self, table: &str) -> Result<bool, Error> {
-        self.nft.has_table(table)
+    fn trial(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        self.nft.trial(transaction)
+    }
+
+    fn table(&mut self, table: &str) -> Result<Option<TableInfo>, Error> {
+        self.nft.table(table)
+    }
+
+    fn port(&self) -> u32 {
+        self.nft.port()
+    }
+
+    fn lookup(
+        &mut self,
+        table: &str,
+        set: &Set,
+        keys: &[&Key],
+    ) -> Result<Vec<Option<Value>>, Error> {
+        self.nft.lookup(table, set, keys)
+    }
+
+    fn has_catch_all(&mut self, table: &str, set: &Set) -> Result<bool, Error> {
+        self.nft.has_catch_all(table, set)
     }
 
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error> {
@@ -180,5 +234,21 @@ impl Kernel for Timed {
 
     fn generation(&mut self) -> Result<u32, Error> {
         self.nft.generation()
+    }
+
+    fn watch(&mut self, table: &str, on_touch: OnTouch) -> Result<(), Error> {
+        self.nft.watch(table, on_touch)
+    }
+
+    fn missed_events(&mut self) -> bool {
+        self.nft.missed_events()
+    }
+
+    fn supports_ownership(&mut self) -> Result<bool, Error> {
+        self.nft.supports_ownership()
+    }
+
+    fn supports_destroy(&mut self) -> Result<bool, Error> {
+        self.nft.supports_destroy()
     }
 }

@@ -5,7 +5,7 @@
 mod served;
 mod traffic;
 
-use crate::scenario::{assert_same, at, everything, for_everything, generation};
+use crate::scenario::{assert_same, at, everything, for_everything};
 use nft_table::Family;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -103,9 +103,8 @@ fn beside(lab: &Lab, mut proxy: Proxy<'_>, stays: &[Family], comes: &[Family], k
     }
     let reports = under_load(&streams, &mut |loads| {
         for round in 0..ROUNDS {
-            let before = generation(lab);
             proxy.apply((kind.objects)(lab));
-            assert_eq!(generation(lab) - before, kind.transactions, "round {round}");
+            assert_eq!(proxy.transactions(), kind.transactions, "round {round}");
             let with = proxy.listing();
             let mut opened = Established::default();
             for family in comes {
@@ -114,9 +113,8 @@ fn beside(lab: &Lab, mut proxy: Proxy<'_>, stays: &[Family], comes: &[Family], k
             }
             steady.live_on();
             go_on(loads);
-            let before = generation(lab);
             proxy.delete((kind.objects)(lab));
-            assert_eq!(generation(lab) - before, 1, "round {round}");
+            assert_eq!(proxy.transactions(), 1, "round {round}");
             opened.live_on();
             steady.live_on();
             go_on(loads);

@@ -2,7 +2,7 @@
 
 use super::traffic::{Established, Stream, go_on, under_load};
 use super::{HOSTS, ROUNDS, lab, local};
-use crate::scenario::{assert_same, at, everything, for_everything, generation};
+use crate::scenario::{assert_same, at, everything, for_everything};
 use kube_proxy::plan::DetectLocal;
 use nft_table::Family;
 use serde_json::{Value, json};
@@ -51,10 +51,9 @@ fn on_a_served_service(config: Config, steps: &[fn(&Lab) -> Vec<Value>]) {
     let reports = under_load(&streams, &mut |loads| {
         for round in 0..ROUNDS {
             for step in steps.iter().skip(1).chain(&steps[..1]) {
-                let before = generation(&lab);
                 proxy.apply(step(&lab));
                 // New chains come before what leads to them instead of something else.
-                let transactions = generation(&lab) - before;
+                let transactions = proxy.transactions();
                 assert!((1..=2).contains(&transactions), "round {round}: {transactions}");
                 established.live_on();
                 go_on(loads);

@@ -1,12 +1,12 @@
 //! What is done before serving, and the actions that end at once.
 
 use crate::config::{Config, Source};
-use crate::kernel::nft::{Kernel, Nft};
+use crate::kernel::nft::{Kernel, Nft, describe_owner};
 use crate::kernel::sysctl::{ConntrackSettings, Sysctl, conntrack_max};
 use crate::kernel::{conntrack, leftovers};
 use crate::plan::layout::{INTERIM, TABLE};
+use crate::sync::delete_table;
 use anyhow::{Context, bail};
-use nft_table::{Operation, Transaction};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// What needs more privileges than serving (`--init-only` stops after it): loads kernel modules and
@@ -71,8 +71,10 @@ fn raise_open_files() {
 pub fn cleanup() -> anyhow::Result<()> {
     let mut kernel = Nft::open().context("cannot reach nftables")?;
     for table in [TABLE, INTERIM] {
-        if kernel.has_table(table)? {
-            kernel.commit(&Transaction { table, operations: vec![Operation::DeleteTable] })?;
+        if let Some(owner) = kernel.table(table)?.and_then(|there| there.owner) {
+            bail!("table inet {table} is owned by {}: end that first", describe_owner(owner));
+        }
+        if delete_table(&mut kernel, table)? {
             tracing::info!("deleted table inet {table}");
         }
     }

@@ -7,6 +7,7 @@
 //! ```
 
 mod actions;
+mod lives;
 pub mod logging;
 mod node_check;
 mod observers;
@@ -23,15 +24,15 @@ use crate::health::Moment;
 use crate::kernel::addresses::AddressWatch;
 use crate::kernel::nft::Nft;
 use crate::memory;
-use crate::sync::{self, Input};
+use crate::sync::{self, Input, Sender};
 use anyhow::{Context, bail};
 use logging::SetFilter;
 use startup::StartUp;
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// Serves until a signal ends the process. The rules stay in the kernel.
 pub fn run(
@@ -40,14 +41,36 @@ pub fn run(
     set_filter: SetFilter,
 ) -> anyhow::Result<()> {
     let started = Moment::now();
+    lives::end_with_a_panic();
     memory::keep_one_heap();
-    actions::prepare(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(serve(config, flags, set_filter, started))
+    // From here on, whatever else is done and however long it takes.
+    runtime.spawn(end_with_a_signal());
+    actions::prepare(&config)?;
+    let served = runtime.block_on(serve(config, flags, set_filter, started));
+    // Threads may be in the middle of something; none of it matters to the kernel.
+    runtime.shutdown_background();
+    served
+}
+
+/// Ends the process when it is told to. Nothing has to be put in order: each transaction is taken whole or not at all.
+async fn end_with_a_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return tracing::error!("cannot wait for signals: only SIGKILL ends this process");
+    };
+    let word = tokio::select! {
+        _ = terminate.recv() => "terminated",
+        _ = interrupt.recv() => "interrupted",
+    };
+    tracing::info!("{word}; the rules stay in place");
+    logging::flush();
+    std::process::exit(0);
 }
 
 async fn serve(
@@ -60,15 +83,17 @@ async fn serve(
     let startup = StartUp::new(shared.health.readiness(), &config.source);
     let connection = sources::connect(&config, &shared.metrics).await?;
     let events = sources::events(&config, connection.as_ref());
-    let (inputs, received) = channel();
+    let (inputs, inbox) = sync::inbox();
+    shared.watch(inbox.watch());
 
     let _addresses = watch_addresses(&inputs)?;
     let kernel = Nft::open().context("cannot reach nftables")?;
     let options = settings::sync_options(&config);
-    let observers = shared.for_sync(&config, startup.first_commit)?;
-    let syncing = thread::Builder::new()
+    let observers = shared.for_sync(&config, startup.first_commit, events.clone())?;
+    let (ended, syncing) = oneshot::channel();
+    thread::Builder::new()
         .name("sync".into())
-        .spawn(move || sync::run(kernel, options, received, observers))
+        .spawn(move || drop(ended.send(sync::run(kernel, options, inbox, observers))))
         .context("cannot start the sync thread")?;
 
     let _servers = servers::start(&config, flags, &shared, started, set_filter, &events)?;
@@ -78,25 +103,23 @@ async fn serve(
     events.starting();
     tracing::info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
 
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     tokio::select! {
-        _ = terminate.recv() => tracing::info!("terminated; the rules stay in place"),
-        _ = tokio::signal::ctrl_c() => tracing::info!("interrupted; the rules stay in place"),
-        ended = source => return Err(ended.unwrap_or_else(Into::into)),
-        changed = file_changed(&config) => return Err(changed),
-        () = until_finished(syncing) => bail!("the sync thread ended; the log says why"),
+        ended = source => Err(ended.unwrap_or_else(Into::into)),
+        changed = file_changed(&config) => Err(changed),
+        ended = syncing => match ended {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) | Err(_) => bail!("thread \"sync\" ended"),
+        },
     }
-    Ok(())
 }
 
 /// Tells the sync thread of this machine's addresses, now and whenever they change.
-fn watch_addresses(inputs: &Sender<Input>) -> anyhow::Result<AddressWatch> {
-    let later = inputs.clone();
+fn watch_addresses(inputs: &Sender) -> anyhow::Result<AddressWatch> {
+    let later = inputs.downgrade();
     let (watch, addresses) = AddressWatch::start(move |addresses| {
-        // At the end of the process nobody listens any more.
-        let _ = later.send(Input::Addresses(addresses));
+        later.send(Input::Addresses(addresses));
     })?;
-    let _ = inputs.send(Input::Addresses(addresses));
+    inputs.send(Input::Addresses(addresses));
     Ok(watch)
 }
 
@@ -108,8 +131,4 @@ async fn file_changed(config: &Config) -> anyhow::Error {
         Ok(watch) => watch.changed().await.into(),
         Err(error) => error.into(),
     }
-}
-
-async fn until_finished(thread: thread::JoinHandle<()>) {
-    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
 }

@@ -1,18 +1,20 @@
 //! Those who are told what the sync thread has done.
 
-use super::{actions, rejected, settings};
+use super::sources::Events;
+use super::{actions, lives, logging, rejected, settings};
 use crate::config::{Config, Source};
-use crate::health::{Health, HealthPolicy, PendingTask, ServiceChecks};
+use crate::health::{Health, HealthPolicy, Moment, PendingTask, ServiceChecks};
 use crate::kernel::addresses::available_families;
 use crate::kernel::conntrack::ConntrackCleaner;
 use crate::localhost;
 use crate::metrics::Metrics;
-use crate::sync::{FollowUp, Observers};
+use crate::sync::{FollowUp, InboxWatch, Observers};
 use anyhow::Context;
 use nft_table::Family;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// State that the sync thread writes and servers read.
@@ -38,8 +40,26 @@ impl Shared {
         Shared { health, metrics, checks: Arc::default() }
     }
 
+    /// Has the health of the sync thread show whether it takes what comes, and the metrics how it lives.
+    pub fn watch(&self, inputs: InboxWatch) {
+        self.health.watch_inputs(Box::new(move || inputs.oldest()));
+        let (health, metrics) = (self.health.clone(), Arc::downgrade(&self.metrics));
+        self.metrics.on_scrape(move || {
+            let Some(metrics) = metrics.upgrade() else { return };
+            let now = Moment::now();
+            let heartbeat = health.heartbeat_age(now).unwrap_or_default();
+            metrics.sync.show_life(heartbeat, health.oldest_input_age(now));
+            metrics.log.dropped(logging::dropped_lines() as u64);
+        });
+    }
+
     /// Starts those who work after a commit. The first commit ends the start-up task `pending`.
-    pub fn for_sync(&self, config: &Config, pending: PendingTask) -> anyhow::Result<Observers> {
+    pub fn for_sync(
+        &self,
+        config: &Config,
+        pending: PendingTask,
+        events: Events,
+    ) -> anyhow::Result<Observers> {
         let metrics = self.metrics.clone();
         let conntrack = ConntrackCleaner::start(move |report| {
             metrics.conntrack.reconciled(report.family, report.duration, report.deleted);
@@ -52,7 +72,8 @@ impl Shared {
         let localhost_families = settings::localhost_families(config);
         if !localhost_families.is_empty() {
             rejected::count(&self.metrics)?;
-            tokio::spawn(localhost::run(ports, Listeners(self.metrics.clone())));
+            let run = localhost::run(ports, Listeners(self.metrics.clone()));
+            lives::spawn("localhost NodePorts", run);
         }
         Ok(Observers {
             health: self.health.clone(),
@@ -63,6 +84,7 @@ impl Shared {
                 localhost,
                 localhost_families,
             },
+            refused: Box::new(move |service, reason| events.service_refused(service, reason)),
             first_sync: Some(Box::new(move || {
                 drop(pending);
                 remove_leftovers();
@@ -84,11 +106,21 @@ impl localhost::Observer for Listeners {
     }
 }
 
-/// On a thread of its own: tens of thousands of old chains take the kernel seconds.
+/// The waits between attempts to remove leftovers.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LAST_WAIT: Duration = Duration::from_secs(300);
+
+/// On a thread of its own, for tens of thousands of old chains take the kernel seconds; until all is gone that can go.
 fn remove_leftovers() {
     let work = || {
-        if let Err(error) = actions::remove_leftovers() {
-            tracing::warn!("{error:#}");
+        let mut wait = FIRST_WAIT;
+        while let Err(error) = actions::remove_leftovers() {
+            let next = humantime::format_duration(wait);
+            tracing::warn!(
+                "leftovers of other modes stay for now, next attempt in {next}: {error:#}"
+            );
+            thread::sleep(wait);
+            wait = LAST_WAIT.min(wait * 2);
         }
     };
     if let Err(error) = thread::Builder::new().name("leftovers".into()).spawn(work) {

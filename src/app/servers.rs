@@ -1,5 +1,6 @@
 //! The HTTP servers.
 
+use super::lives;
 use super::logging::SetFilter;
 use super::observers::Shared;
 use super::settings;
@@ -65,6 +66,6 @@ pub fn start(
     Ok(Servers {
         _health: health_server,
         _metrics: metrics_server,
-        _checks: AbortOnDropHandle::new(tokio::spawn(checks.run())),
+        _checks: lives::spawn_owned("health check node ports", checks.run()),
     })
 }

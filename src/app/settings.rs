@@ -28,6 +28,7 @@ pub fn sync_options(config: &Config) -> sync::Options {
             localhost_nodeports: localhost_families(config),
         },
         select_nodeports: Box::new(select_nodeports),
+        own_table: config.own_table,
         min_sync_period: config.min_sync_period,
         sync_period: config.sync_period,
     }

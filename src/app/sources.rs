@@ -1,5 +1,6 @@
 //! Where Services come from: a directory of manifests or an API server; and Events back to the latter.
 
+use super::lives;
 use super::node_check::NodeCheck;
 use crate::api::{self, ConnectionOptions, Event, EventSeverity, EventWriter, Regarding};
 use crate::config::{ALLOW_SERVICE_EXTERNAL_IPS, Config, DetectLocal, Source};
@@ -10,10 +11,10 @@ use crate::intake::{self, ObjectKey, OnProblem};
 use crate::manifests;
 use crate::metrics::Metrics;
 use crate::metrics::objects::Kind;
-use crate::sync::Input;
+use crate::model::ObjectName;
+use crate::sync::{Input, Sender};
 use anyhow::anyhow;
 use kube::Client;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
@@ -52,7 +53,7 @@ pub fn start(
     config: &Config,
     client: Option<&Client>,
     metrics: &Arc<Metrics>,
-    inputs: Sender<Input>,
+    inputs: Sender,
     pending: PendingTask,
 ) -> anyhow::Result<JoinHandle<anyhow::Error>> {
     let metrics = metrics.clone();
@@ -64,13 +65,11 @@ pub fn start(
     match (&config.source, client) {
         (Source::Manifests(directory), _) => {
             let (source, changes) = manifests::Source::open(directory, &config.node_name, intake)?;
-            let _ = inputs.send(Input::Changes(changes));
-            let _ = inputs.send(Input::Complete);
+            inputs.send(Input::Changes(changes));
+            inputs.send(Input::Complete);
             drop(pending);
-            let send = move |changes| {
-                let _ = inputs.send(Input::Changes(changes));
-            };
-            Ok(tokio::spawn(async move {
+            let send = move |changes| inputs.send(Input::Changes(changes));
+            Ok(lives::spawn("manifests", async move {
                 match source.run(send).await {
                     Ok(()) => anyhow!("the directory of manifests is not watched any more"),
                     Err(error) => error.into(),
@@ -101,10 +100,10 @@ pub fn start(
                         Input::Complete
                     }
                 };
-                let _ = inputs.send(input);
+                inputs.send(input);
             };
             let mut watches = api::watch(client, &options, Arc::new(sink));
-            Ok(tokio::spawn(async move {
+            Ok(lives::spawn("watches", async move {
                 tokio::select! {
                     ended = watches.join_next() => anyhow!("a watch of the API server ended: {ended:?}"),
                     Some(error) = is_unfit.recv() => error,
@@ -148,6 +147,13 @@ impl Events {
     pub fn health_check_failed(&self, error: &ListenError) {
         let service = Regarding::Service(error.service.clone());
         self.warn(service, "FailedToStartServiceHealthcheck", "Listen", error.to_string());
+    }
+
+    /// The kernel refuses what a Service is to become.
+    pub fn service_refused(&self, service: &ObjectName, reason: &str) {
+        let service = Regarding::Service(service.clone());
+        let note = format!("the kernel refuses it, it stays as it was: {reason}");
+        self.warn(service, "FailedToProgramService", "Sync", note);
     }
 
     fn warn(&self, regarding: Regarding, reason: &'static str, action: &'static str, note: String) {

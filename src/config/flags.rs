@@ -1,4 +1,4 @@
-//! The command line, as the user typed it: every flag of kube-proxy on Linux, and `--manifests`.
+//! The command line, as the user typed it: every flag of kube-proxy on Linux, `--manifests` and `--own-table`.
 //!
 //! Names and syntax are Go's: `--flag value` and `--flag=value`, `_` in a name is `-`, a boolean is
 //! set by `--flag` or `--flag=false` and takes no separate value, of a repeated flag the last one
@@ -25,7 +25,7 @@ use std::path::PathBuf;
 /// It turns Services and EndpointSlices into table `inet kube-proxy`. They come from a Kubernetes
 /// API server (--config with a KubeProxyConfiguration, --kubeconfig, --master, or in-cluster) or
 /// from files (--manifests). With --config the file decides everything except --manifests,
-/// --hostname-override, --master, the logging flags and the flags under Actions.
+/// --own-table, --hostname-override, --master, the logging flags and the flags under Actions.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "kube-proxy", disable_version_flag = true, disable_help_flag = true)]
 #[command(args_override_self = true, next_line_help = true, max_term_width = 100)]
@@ -53,6 +53,11 @@ pub struct Flags {
     /// Print this help
     #[arg(short, long, help_heading = ACTIONS, action = ArgAction::HelpShort)]
     help: Option<bool>,
+
+    /// Own table `inet kube-proxy` where the kernel can (Linux 6.9): it then refuses changes of the
+    /// table by other programs, and `nft flush ruleset` leaves it alone (default true)
+    #[arg(long, value_name = BOOL, help_heading = TRAFFIC, value_parser = go_bool)]
+    pub own_table: Option<bool>,
 
     /// What the flags say of the document, and nothing else.
     #[command(flatten)]

@@ -83,6 +83,7 @@ impl Config {
             detect_local,
             node_port_addresses,
             masquerade_all: mode::masquerade_all(&document, mode),
+            own_table: flags.own_table.unwrap_or(true),
             sync_period,
             min_sync_period,
             conntrack,

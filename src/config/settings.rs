@@ -65,6 +65,8 @@ pub struct Config {
     pub node_port_addresses: NodePortAddresses,
     /// Masquerade all traffic to ClusterIPs.
     pub masquerade_all: bool,
+    /// Own the table, where the kernel can.
+    pub own_table: bool,
     /// Wait before a refused transaction is tried again; never zero. Unhealthy after twice this.
     pub sync_period: Duration,
     /// Least time between the end of one write and the next; zero writes at once.

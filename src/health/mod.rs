@@ -23,8 +23,8 @@ pub use report::{FamilyReport, Report, Timestamp};
 pub use service_checks::{BindAddresses, DesiredChecks, ServiceCheck, ServiceChecks};
 
 use crate::model::{Family, Node};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The taint that the cluster autoscaler sets on a node that it is going to remove. Its effect does
 /// not matter.
@@ -44,11 +44,11 @@ pub struct HealthPolicy {
 }
 
 /// The health of the proxy and of its node, shared between the sync thread and the servers.
-#[derive(Debug)]
 pub struct Health {
     policy: HealthPolicy,
     readiness: Readiness,
     state: Mutex<State>,
+    oldest_input: OnceLock<OldestInput>,
 }
 
 #[derive(Debug)]
@@ -56,14 +56,49 @@ struct State {
     last_synced: Option<Moment>,
     /// When the oldest update arrived that is not in the kernel yet.
     oldest_queued: Option<Moment>,
+    /// When the sync thread last showed that it lives.
+    last_beat: Option<Moment>,
     node_eligible: bool,
 }
 
+/// When the first of the inputs came that the sync thread has not taken.
+pub type OldestInput = Box<dyn Fn() -> Option<Instant> + Send + std::marker::Sync>;
+
 impl Health {
     pub fn new(policy: HealthPolicy) -> Self {
-        let state =
-            State { last_synced: None, oldest_queued: None, node_eligible: !policy.node_required };
-        Health { policy, readiness: Readiness::default(), state: Mutex::new(state) }
+        let state = State {
+            last_synced: None,
+            oldest_queued: None,
+            last_beat: None,
+            node_eligible: !policy.node_required,
+        };
+        Health {
+            policy,
+            readiness: Readiness::default(),
+            state: Mutex::new(state),
+            oldest_input: OnceLock::new(),
+        }
+    }
+
+    /// Has inputs that nobody takes count against the proxy. Once.
+    pub fn watch_inputs(&self, oldest: OldestInput) {
+        let _ = self.oldest_input.set(oldest);
+    }
+
+    /// The sync thread lives: it says so at every turn, at least each second once it serves.
+    pub fn beat(&self, now: Moment) {
+        self.state().last_beat = Some(now);
+    }
+
+    /// How long ago the sync thread showed that it lives; None: not yet.
+    pub fn heartbeat_age(&self, now: Moment) -> Option<Duration> {
+        self.state().last_beat.map(|beat| now.since(beat))
+    }
+
+    /// How long the oldest input waits that the sync thread has not taken; zero when there is none.
+    pub fn oldest_input_age(&self, now: Moment) -> Duration {
+        let oldest = self.oldest_input.get().and_then(|oldest| oldest());
+        oldest.map_or(Duration::ZERO, |at| now.monotonic.saturating_duration_since(at))
     }
 
     /// What still has to happen before the proxy is ready for the first time.
@@ -101,14 +136,14 @@ impl Health {
 
     /// Whether the proxy does its work, whatever the node's state.
     pub fn is_healthy(&self, now: Moment) -> bool {
-        self.readiness.is_ready() && self.state().is_current(now, self.timeout())
+        self.readiness.is_ready() && self.is_current(now)
     }
 
     /// Everything at once, for an answer.
     pub fn report(&self, now: Moment) -> Report {
         let pending = self.readiness.pending();
+        let healthy = pending.is_empty() && self.is_current(now);
         let state = self.state();
-        let healthy = pending.is_empty() && state.is_current(now, self.timeout());
         let last_updated = Timestamp(state.last_synced.map(|at| at.wall));
         let family = FamilyReport { last_updated, healthy };
         Report {
@@ -121,7 +156,12 @@ impl Health {
         }
     }
 
-    /// How long an update may wait.
+    /// Whether the sync thread lives and takes what comes, and the kernel takes what the thread writes.
+    fn is_current(&self, now: Moment) -> bool {
+        self.oldest_input_age(now) < self.timeout() && self.state().is_current(now, self.timeout())
+    }
+
+    /// How long an update may wait, and the sync thread be silent.
     fn timeout(&self) -> Duration {
         self.policy.sync_period * 2
     }
@@ -136,6 +176,7 @@ impl State {
     fn is_current(&self, now: Moment, timeout: Duration) -> bool {
         self.last_synced.is_some()
             && self.oldest_queued.is_none_or(|queued| now.since(queued) < timeout)
+            && self.last_beat.is_none_or(|beat| now.since(beat) < timeout)
     }
 }
 

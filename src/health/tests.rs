@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::Taint;
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
 const PERIOD: Duration = Duration::from_secs(30);
@@ -9,10 +10,11 @@ fn health(node_required: bool) -> Health {
     Health::new(HealthPolicy { sync_period: PERIOD, families, node_required })
 }
 
-/// 2024-05-06T07:08:09.5Z on the wall.
+/// 2024-05-06T07:08:09.5Z on the wall, always the same moment.
 fn start() -> Moment {
+    static NOW: LazyLock<Instant> = LazyLock::new(Instant::now);
     let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_714_979_289_500);
-    Moment { wall, ..Moment::now() }
+    Moment { wall, monotonic: *NOW }
 }
 
 fn node() -> Node {
@@ -34,6 +36,30 @@ fn unhealthy_until_the_first_commit() {
     assert!(!health.is_healthy(start()));
     health.synced(start());
     assert!(health.is_healthy(start()));
+}
+
+#[test]
+fn unhealthy_when_the_sync_thread_is_silent() {
+    let health = health(false);
+    health.synced(start());
+    health.beat(start());
+    assert!(health.is_healthy(start() + PERIOD));
+    assert!(!health.is_healthy(start() + PERIOD * 2));
+    assert_eq!(health.heartbeat_age(start() + PERIOD), Some(PERIOD));
+    health.beat(start() + PERIOD * 2);
+    assert!(health.is_healthy(start() + PERIOD * 2));
+}
+
+#[test]
+fn unhealthy_when_nobody_takes_what_comes() {
+    let health = health(false);
+    let now = start();
+    health.synced(now);
+    assert_eq!(health.oldest_input_age(now), Duration::ZERO);
+    health.watch_inputs(Box::new(move || Some(now.monotonic)));
+    assert!(health.is_healthy(now + PERIOD));
+    assert!(!health.is_healthy(now + PERIOD * 2));
+    assert_eq!(health.oldest_input_age(now + PERIOD), PERIOD);
 }
 
 #[test]

@@ -23,8 +23,9 @@ pub struct Kernel {
     plan: Histogram,
     refused: IntCounterVec,
     rebuilds: [IntCounter; 4],
+    touched: IntCounter,
     elements: IntGaugeVec,
-    /// Services left out because the kernel refuses what they need.
+    /// Services that stay as they were because the kernel refuses what they need now.
     pub quarantined: IntGauge,
 }
 
@@ -59,6 +60,10 @@ impl Kernel {
                 &["errno"],
             ),
             rebuilds,
+            touched: register.counter(
+                "kubeproxy_nftables_foreign_changes_total",
+                "Changes of the table by other programs that were noticed",
+            ),
             elements: register.gauges(
                 "kubeproxy_nftables_elements",
                 "Elements of a map or set of the table",
@@ -66,7 +71,7 @@ impl Kernel {
             ),
             quarantined: register.gauge(
                 "kubeproxy_quarantined_services",
-                "Services left out because the kernel refuses what they need",
+                "Services that stay as they were because the kernel refuses what they need now",
             ),
         }
     }
@@ -85,6 +90,11 @@ impl Kernel {
     /// A transaction was refused; `errno` is the error's name, as `EBUSY`.
     pub fn refused(&self, errno: &str) {
         self.refused.with_label_values(&[errno]).inc();
+    }
+
+    /// Another program changed the table.
+    pub fn touched(&self) {
+        self.touched.inc();
     }
 
     /// The complete table was written.

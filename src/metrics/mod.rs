@@ -11,6 +11,7 @@ pub mod conntrack;
 mod family;
 pub mod kernel;
 pub mod localhost;
+pub mod log;
 pub mod objects;
 pub mod probes;
 mod process;
@@ -34,6 +35,7 @@ pub struct Metrics {
     pub kernel: kernel::Kernel,
     pub objects: objects::Objects,
     pub client: client::Client,
+    pub log: log::Log,
     build: build::Build,
     registry: Registry,
     slis: Registry,
@@ -53,6 +55,7 @@ impl Metrics {
             kernel: kernel::Kernel::new(&register),
             objects: objects::Objects::new(&register),
             client: client::Client::new(&register),
+            log: log::Log::new(&register),
             build: build::Build::new(&register),
             probes: probes::Probes::new(&register, &Register { registry: &slis, families }),
             scrape_hooks: Mutex::default(),

@@ -41,6 +41,11 @@ impl Register<'_> {
         self.add(IntGauge::new(name, help))
     }
 
+    /// A gauge of more than whole numbers.
+    pub fn number(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::new(name, help))
+    }
+
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
     }

@@ -35,6 +35,8 @@ pub struct Sync {
     failures: PerFamily<IntCounter>,
     no_local_internal: PerFamily<IntGauge>,
     no_local_external: PerFamily<IntGauge>,
+    heartbeat_age: Gauge,
+    oldest_input_age: Gauge,
     /// Stale objects of the table that could not be removed after a sync.
     pub cleanup_failures: PerFamily<IntCounter>,
     /// Changes of EndpointSlices.
@@ -94,6 +96,14 @@ impl Sync {
                 "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
                 "Syncs that failed",
             ),
+            heartbeat_age: register.number(
+                "kubeproxy_sync_heartbeat_age_seconds",
+                "How long ago the thread that writes to the kernel showed that it lives",
+            ),
+            oldest_input_age: register.number(
+                "kubeproxy_sync_oldest_input_age_seconds",
+                "How long the oldest change waits that this thread has not taken; 0 when none waits",
+            ),
             no_local_internal: no_local("internal"),
             no_local_external: no_local("external"),
             cleanup_failures: register.counter_by_family(
@@ -103,6 +113,12 @@ impl Sync {
             endpoint_changes: Changes::new(register, "endpoint", "EndpointSlices"),
             service_changes: Changes::new(register, "service", "Services"),
         }
+    }
+
+    /// How the sync thread lives: to be shown at a scrape.
+    pub fn show_life(&self, heartbeat_age: Duration, oldest_input_age: Duration) {
+        self.heartbeat_age.set(heartbeat_age.as_secs_f64());
+        self.oldest_input_age.set(oldest_input_age.as_secs_f64());
     }
 
     /// A change was queued that has to be written.

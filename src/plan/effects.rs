@@ -38,8 +38,8 @@ pub struct NoLocalEndpoints {
 /// Kept in step by the planner; taken by the engine after a commit.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// UDP frontends that changed or went, each with the endpoints whose flows are left alone.
-    stale_udp: BTreeMap<Frontend, Vec<Backend>>,
+    /// Frontends that came, and those of UDP that changed or went, each with the endpoints whose flows are left alone.
+    stale_flows: BTreeMap<Frontend, Vec<Backend>>,
     health_checks: BTreeMap<ObjectName, HealthCheck>,
     changed_health_checks: BTreeSet<ObjectName>,
     localhost: BTreeMap<PortKey, LocalhostPort>,
@@ -48,9 +48,9 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// UDP frontends whose flows have to be looked at since the last call.
-    pub fn take_stale_udp(&mut self) -> BTreeMap<Frontend, Vec<Backend>> {
-        mem::take(&mut self.stale_udp)
+    /// Frontends whose flows have to be looked at since the last call. Endpoints matter only for UDP.
+    pub fn take_stale_flows(&mut self) -> BTreeMap<Frontend, Vec<Backend>> {
+        mem::take(&mut self.stale_flows)
     }
 
     /// The health check node ports that changed since the last call; None: there is none any more.
@@ -97,15 +97,31 @@ impl Effects {
                     })
                 };
                 let changed = new.frontends.iter().map(|planned| planned.frontend);
-                self.stale_udp.extend(
+                self.stale_flows.extend(
                     changed.filter(|frontend| !known(*frontend)).map(|f| (f, new.serving.clone())),
                 );
+            }
+            if new.protocol != Protocol::Udp {
+                let known = |frontend| {
+                    old.is_some_and(|old| {
+                        old.frontends.iter().any(|planned| planned.frontend == frontend)
+                    })
+                };
+                let came = new.frontends.iter().map(|planned| planned.frontend);
+                let came = came.filter(|frontend| !known(*frontend));
+                self.stale_flows.extend(came.map(|frontend| (frontend, Vec::new())));
             }
             if new.protocol == Protocol::Tcp {
                 let key = (name.clone(), new.name.clone(), new.family);
                 self.put_localhost(key, service.and_then(|service| localhost_port(service, new)));
             }
         }
+    }
+
+    /// Flows may have begun that nobody translated: all frontends of a port have to be looked at.
+    pub(super) fn note_absence(&mut self, plan: &PortPlan) {
+        let frontends = plan.frontends.iter().map(|planned| planned.frontend);
+        self.stale_flows.extend(frontends.map(|frontend| (frontend, plan.serving.clone())));
     }
 
     /// Flows to a UDP frontend that went are all stale, unless another Service takes it over.
@@ -118,7 +134,7 @@ impl Effects {
                 .iter()
                 .any(|new| new.frontends.iter().any(|kept| kept.frontend == planned.frontend));
             if !is_kept {
-                self.stale_udp.entry(planned.frontend).or_default();
+                self.stale_flows.entry(planned.frontend).or_default();
             }
         }
     }

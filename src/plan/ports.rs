@@ -27,6 +27,14 @@ impl Frontend {
         }
     }
 
+    /// The address, of one that has one of its own.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Frontend::Ip { address, .. } => Some(*address),
+            Frontend::NodePort { .. } => None,
+        }
+    }
+
     pub fn protocol(&self) -> Protocol {
         match self {
             Frontend::Ip { protocol, .. } | Frontend::NodePort { protocol, .. } => *protocol,

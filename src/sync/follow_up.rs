@@ -1,12 +1,13 @@
-//! What follows from a commit outside the table: flows of UDP that go to endpoints which are gone,
+//! What follows from a commit outside the table: flows that go to endpoints which are gone, or to none,
 //! health check node ports, and localhost NodePorts.
 
 use crate::health::{BindAddresses, ServiceCheck, ServiceChecks};
 use crate::kernel::addresses::{
     FamilySelection, LocalAddresses, NodePortSelection, health_port_addresses,
 };
-use crate::kernel::conntrack::{ConntrackCleaner, StaleCheck, UdpFrontend};
+use crate::kernel::conntrack::{ConntrackCleaner, FlowFrontend, StaleCheck, StaleFlows};
 use crate::localhost::LocalhostPort;
+use crate::model::Protocol;
 use crate::plan::{Backend, Effects, Frontend};
 use nft_table::Family;
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ pub struct FollowUp {
 impl FollowUp {
     /// Passes on what changed with the last commit.
     pub fn committed(&self, effects: &mut Effects) {
-        let stale = effects.take_stale_udp();
+        let stale = effects.take_stale_flows();
         if !stale.is_empty() {
             self.conntrack.check(stale.into_iter().map(stale_check).collect());
         }
@@ -69,12 +70,18 @@ impl FollowUp {
 }
 
 fn stale_check((frontend, serving): (Frontend, Vec<Backend>)) -> StaleCheck {
-    let frontend = match frontend {
-        Frontend::Ip { address, port, .. } => UdpFrontend::Address(address, port),
-        Frontend::NodePort { family, port, .. } => UdpFrontend::NodePort(family, port),
+    let protocol = frontend.protocol();
+    let flows = if protocol == Protocol::Udp {
+        let serving = serving.into_iter().map(|backend| (backend.address, backend.port)).collect();
+        StaleFlows::Elsewhere(Arc::new(serving))
+    } else {
+        StaleFlows::Untranslated
     };
-    let serving = serving.into_iter().map(|backend| (backend.address, backend.port)).collect();
-    StaleCheck { frontend, serving: Arc::new(serving) }
+    let frontend = match frontend {
+        Frontend::Ip { address, port, .. } => FlowFrontend::Address(address, port),
+        Frontend::NodePort { family, port, .. } => FlowFrontend::NodePort(family, port),
+    };
+    StaleCheck { protocol: protocol.number(), frontend, flows }
 }
 
 fn socket_address(backend: &Backend) -> SocketAddr {

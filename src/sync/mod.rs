@@ -7,8 +7,9 @@
 //! ```
 //!
 //! * `follow_up`: what follows outside the table, see below
+//! * `inbox`: what the thread is told and has not taken yet
 //! * `engine`: one sync, from what changed to what is committed, with everything that can go wrong
-//! * `pace`: when to sync: at once, but no more often than `minSyncPeriod`, and later after a failure
+//! * `pace`: when to do what: a sync at once, but no more often than `minSyncPeriod`, and again after a failure
 //! * `quarantine`: Services that the kernel refused, and when to try them again
 //!
 //! Nothing is written before the source has said [`Input::Complete`].
@@ -19,14 +20,15 @@
 //!
 //! | What follows | Who sees to it | Where it happens |
 //! |---|---|---|
-//! | Memory is given back after a full sync; released Services leave the quarantine | [`Engine::sync`] | sync thread |
+//! | Memory is given back after a full sync; Services on trial are free | [`Engine::sync`] | sync thread |
 //! | The proxy counts as healthy | [`Health::synced`]; servers read it | sync thread |
 //! | Stale UDP flows are deleted from conntrack | [`FollowUp::committed`], [`ConntrackCleaner`] | thread `conntrack` |
 //! | Health check node ports open, close and count anew | [`FollowUp::committed`], `http::service_checks` | tasks of the runtime |
 //! | Localhost NodePorts open, close and change endpoints | [`FollowUp::committed`], [`localhost::run`] | tasks of the runtime |
 //! | What other modes of kube-proxy left is removed; after the first sync only | [`Observers::first_sync`], [`leftovers::remove`] | thread `leftovers` |
 //! | Metrics and the log say what was done, how long it took, and what there is | here, from [`Committed`] and the plan | sync thread |
-//! | Chains and sets that nothing leads to any more are deleted, after two quiet seconds | [`Engine::delete_unused`] | sync thread |
+//! | Clients that are remembered on endpoints which are gone are forgotten | [`Engine::forget_clients`] | sync thread |
+//! | Chains and sets that nothing leads to any more are deleted, after two quiet seconds or ten busy ones | [`Engine::delete_unused`] | sync thread |
 //!
 //! What [`FollowUp::committed`] passes on comes from [`Effects`], which the planner keeps in step and which
 //! is taken only here. After a failed sync nothing follows but a later attempt: the kernel's error arrives
@@ -39,27 +41,30 @@
 
 mod engine;
 mod follow_up;
+mod inbox;
 mod pace;
 mod quarantine;
 mod replacement;
 
 pub use engine::{Committed, Engine};
 pub use follow_up::FollowUp;
+pub use inbox::{Inbox, InboxWatch, Sender, inbox};
+pub use replacement::delete_table;
 
 use crate::health::{Health, Moment};
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection};
-use crate::kernel::nft::{Error, Kernel};
+use crate::kernel::nft::{Error, Kernel, Touched};
 use crate::metrics::Metrics;
 use crate::metrics::sync::{SyncKind, TrafficPolicy};
-use crate::model::{Change, Node};
+use crate::model::{Change, Node, ObjectName};
 use crate::plan::Settings;
 use crate::plan::layout::{SetName, TABLE};
+use inbox::{Inputs, Waited};
 use nft_table::Family;
 use pace::Pace;
 use prometheus::{IntCounter, IntGauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often it is made sure that the table is still there.
@@ -74,6 +79,8 @@ pub enum Input {
     Complete,
     /// The addresses of this machine changed.
     Addresses(LocalAddresses),
+    /// Somebody else changed the table.
+    Touched(Touched),
 }
 
 /// Which addresses NodePorts answer on, as far as it depends on the Node object.
@@ -83,29 +90,45 @@ pub type SelectNodePorts = Box<dyn Fn(Option<&Node>) -> NodePortSelection + Send
 pub struct Options {
     pub settings: Settings,
     pub select_nodeports: SelectNodePorts,
+    /// The table is owned, where the kernel can: nobody else changes it.
+    pub own_table: bool,
     /// The least time from the end of a sync to the next one; zero: none.
     pub min_sync_period: Duration,
     /// The longest time to wait before a failed sync is tried again.
     pub sync_period: Duration,
 }
 
+/// Is told of a Service that the kernel refuses, with what it says.
+pub type OnRefusal = Box<dyn Fn(&ObjectName, &str) + Send>;
+
 /// Whom the thread tells.
 pub struct Observers {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
     pub follow_up: FollowUp,
+    /// Called for a Service that the kernel refuses, with what it says.
+    pub refused: OnRefusal,
     /// Called once, after the first sync that succeeded.
     pub first_sync: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// Runs until all senders of `inputs` are gone. The rules stay in the kernel.
-pub fn run<K: Kernel>(kernel: K, options: Options, inputs: Receiver<Input>, observers: Observers) {
+/// Runs until nobody can send anything to `inbox` any more. The rules stay in the kernel.
+///
+/// # Errors
+/// [`Error::Superseded`]: another process writes the table from now on.
+pub fn run<K: Kernel>(
+    kernel: K,
+    options: Options,
+    inbox: Inbox,
+    observers: Observers,
+) -> Result<(), Error> {
     let pace = Pace::new(options.min_sync_period, options.sync_period);
-    let engine = Engine::new(kernel, options.settings, options.select_nodeports);
+    let engine = Engine::new(kernel, options.settings, options.select_nodeports, options.own_table);
     let elements = &observers.metrics.kernel;
     let gauge = |name: SetName| (name, elements.elements(&name.nft()));
     let gauges = SetName::all().map(gauge).collect();
-    Loop { engine, pace, observers, gauges, complete: false, looked: Instant::now() }.run(&inputs);
+    let looked = Instant::now();
+    Loop { engine, pace, observers, gauges, inbox, complete: false, looked, listens: false }.run()
 }
 
 struct Loop<K> {
@@ -114,43 +137,54 @@ struct Loop<K> {
     observers: Observers,
     /// The size of every set and map that can be there.
     gauges: BTreeMap<SetName, IntGauge>,
+    inbox: Inbox,
     /// The source has sent its first state.
     complete: bool,
     /// When it was last made sure that the table is there.
     looked: Instant,
+    /// Changes that others make are told.
+    listens: bool,
 }
 
 impl<K: Kernel> Loop<K> {
-    fn run(mut self, inputs: &Receiver<Input>) {
+    fn run(mut self) -> Result<(), Error> {
         loop {
-            let input = match self.wake_time() {
-                None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(time) => inputs.recv_timeout(time.saturating_duration_since(Instant::now())),
-            };
-            match input {
-                Ok(input) => {
-                    self.take(input);
-                    // What has queued up meanwhile goes into the same transaction.
-                    while let Ok(input) = inputs.try_recv() {
-                        self.take(input);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            match self.inbox.wait(self.wake_time()) {
+                // What has come meanwhile goes into the same transaction.
+                Waited::Inputs(inputs) => self.take(*inputs),
+                Waited::TimeOut => {}
+                Waited::Closed => return Ok(()),
             }
-            let now = Instant::now();
-            if !self.complete {
-                continue;
+            self.observers.health.beat(Moment::now());
+            if self.complete {
+                self.work()?;
             }
-            if now >= self.looked + LOOK {
-                self.look(now);
-            }
-            if self.pace.is_due(now) {
-                self.sync();
-            } else if self.pace.is_idle(now) {
-                self.tidy(now);
-            }
+            self.observers.health.beat(Moment::now());
         }
+    }
+
+    /// Does what is due, the most urgent first; one piece of what can wait.
+    fn work(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        if now >= self.looked + LOOK {
+            self.look(now);
+        }
+        if self.engine.quarantine_time().is_some_and(|time| time <= now)
+            && self.engine.release_quarantined(now)
+        {
+            self.queue();
+        }
+        if self.pace.is_due(now) {
+            self.sync()?;
+        } else if self.engine.forget_time().is_some_and(|time| time <= now) {
+            self.engine.forget_clients(now);
+        } else if self.engine.has_looks() {
+            self.look_at_next();
+        } else if self.pace.is_time_to_tidy(now) {
+            self.tidy(now);
+        }
+        self.pace.note_unused(self.engine.has_unused(), now);
+        Ok(())
     }
 
     /// When there is something to do even if nothing arrives.
@@ -158,45 +192,61 @@ impl<K: Kernel> Loop<K> {
         if !self.complete {
             return None;
         }
-        if let Some(due) = self.pace.due_time() {
-            return Some(due);
-        }
-        let idle = self.pace.idle_time()?;
-        let tidy = self.engine.has_unused().then_some(idle);
-        let release = self.engine.quarantine_time().map(|time| time.max(idle));
-        [tidy, release, Some(self.looked + LOOK)].into_iter().flatten().min()
+        let looks = self.engine.has_looks().then(Instant::now);
+        [
+            self.pace.due_time(),
+            self.engine.forget_time(),
+            looks,
+            self.pace.tidy_time(),
+            self.engine.quarantine_time(),
+            Some(self.looked + LOOK),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Complete => {
-                self.complete = true;
-                self.pace.queue(Instant::now());
+    fn take(&mut self, mut inputs: Inputs) {
+        let metrics = &self.observers.metrics;
+        metrics.sync.endpoint_changes.seen(inputs.slice_changes);
+        metrics.sync.service_changes.seen(inputs.service_changes);
+        let changes = inputs.take_changes();
+        let mut has_news = inputs.complete || !changes.is_empty();
+        self.complete |= inputs.complete;
+        let mut must_listen = false;
+        for change in changes {
+            if let Change::Node(node) = &change {
+                self.observers.health.set_node(node.as_deref());
+                must_listen = true;
             }
-            Input::Changes(changes) => {
-                let metrics = &self.observers.metrics;
-                let slices = changes.iter().filter(|c| matches!(c, Change::EndpointSlice(..)));
-                metrics.sync.endpoint_changes.seen(slices.count());
-                let services = changes.iter().filter(|c| matches!(c, Change::Service(..)));
-                metrics.sync.service_changes.seen(services.count());
-                for change in changes {
-                    let node = match &change {
-                        Change::Node(node) => Some(node.clone()),
-                        _ => None,
-                    };
-                    self.engine.apply(change);
-                    if let Some(node) = node {
-                        self.observers.health.set_node(node.as_deref());
-                        self.listen();
-                    }
-                }
-                self.queue();
-            }
-            Input::Addresses(addresses) => {
-                self.engine.set_addresses(addresses);
-                self.listen();
-                self.queue();
-            }
+            self.engine.apply(change);
+        }
+        if let Some(addresses) = inputs.addresses {
+            self.engine.set_addresses(addresses);
+            (has_news, must_listen) = (true, true);
+        }
+        if must_listen {
+            self.listen();
+        }
+        if has_news {
+            self.queue();
+        }
+        if !inputs.touched.is_nothing() {
+            self.touched(&inputs.touched);
+        }
+    }
+
+    /// Somebody else changed the table: that is put right at once.
+    fn touched(&mut self, touched: &Touched) {
+        let by = touched
+            .by
+            .as_ref()
+            .map(|process| format!("process {} ({})", process.pid, process.name));
+        let by = by.unwrap_or_else(|| "somebody".to_owned());
+        tracing::warn!("{by} changed table inet {TABLE}; it is put right");
+        self.observers.metrics.kernel.touched();
+        if self.engine.touched(touched) {
+            self.pace.repair(Instant::now());
         }
     }
 
@@ -212,7 +262,7 @@ impl<K: Kernel> Loop<K> {
         self.observers.metrics.sync.queued(SystemTime::now());
     }
 
-    fn sync(&mut self) {
+    fn sync(&mut self) -> Result<(), Error> {
         let start = Instant::now();
         let span = tracing::debug_span!("sync", operations = tracing::field::Empty).entered();
         match self.engine.sync() {
@@ -221,6 +271,7 @@ impl<K: Kernel> Loop<K> {
                 self.pace.succeeded(Instant::now());
                 self.succeeded(committed, start.elapsed());
             }
+            Err(error @ Error::Superseded { .. }) => return Err(error),
             Err(error) => {
                 let metrics = &self.observers.metrics;
                 metrics.sync.failed();
@@ -231,10 +282,11 @@ impl<K: Kernel> Loop<K> {
                 );
             }
         }
+        Ok(())
     }
 
     fn succeeded(&mut self, committed: Committed, took: Duration) {
-        let Observers { health, metrics, follow_up, first_sync } = &mut self.observers;
+        let Observers { health, metrics, follow_up, first_sync, refused } = &mut self.observers;
         health.synced(Moment::now());
         follow_up.committed(self.engine.effects());
         if let Some(first_sync) = first_sync.take() {
@@ -269,26 +321,51 @@ impl<K: Kernel> Loop<K> {
             set(TrafficPolicy::Internal, counts.internal);
             set(TrafficPolicy::External, counts.external);
         }
+        for (service, reason) in &committed.refused {
+            refused(service, reason);
+        }
         log_commit(&committed, counts.services, took);
+        self.watch();
     }
 
-    /// `nft flush ruleset`, which the firewall of a distribution may do at its reload, takes our table
-    /// with it.
+    /// Where others may change the table, it has to be known when they do.
+    fn watch(&mut self) {
+        if self.listens || self.engine.owns_table() {
+            return;
+        }
+        let inbox = self.inbox.sender();
+        let on_touch = Box::new(move |touched| inbox.send(Input::Touched(touched)));
+        match self.engine.watch(on_touch) {
+            Ok(()) => self.listens = true,
+            Err(error) => tracing::warn!("changes by other programs are noticed late: {error}"),
+        }
+    }
+
+    /// Events may be lost, and a table that is owned is safe only as long as the kernel keeps to its word.
     fn look(&mut self, now: Instant) {
         self.looked = now;
         if self.engine.has_lost_table() {
             tracing::warn!("somebody deleted table inet {TABLE}; it is written again");
-            self.queue();
+            self.pace.repair(now);
         }
     }
 
-    /// In quiet times: lets Services out of quarantine, deletes what nothing leads to any more.
+    fn look_at_next(&mut self) {
+        match self.engine.look_at_next() {
+            Ok(false) => {}
+            Ok(true) => self.pace.repair(Instant::now()),
+            Err(error) => {
+                tracing::warn!("cannot read table inet {TABLE}: {error}");
+                self.engine.doubt();
+                self.pace.failed(Instant::now());
+            }
+        }
+    }
+
+    /// Deletes what nothing leads to any more.
     fn tidy(&mut self, now: Instant) {
-        if self.engine.release_quarantined(now) {
-            self.queue();
-        } else if self.engine.has_unused()
-            && let Err(error) = self.engine.delete_unused()
-        {
+        self.pace.tidied(now);
+        if let Err(error) = self.engine.delete_unused() {
             self.observers.metrics.sync.cleanup_failures.each(IntCounter::inc);
             tracing::warn!("cannot delete chains that are not used any more: {error}");
             self.queue();

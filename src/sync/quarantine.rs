@@ -58,11 +58,6 @@ impl Quarantine {
         self.0.retain(|_, sentence| !sentence.released);
     }
 
-    /// Whether a Service is in.
-    pub fn contains(&self, service: &ObjectName) -> bool {
-        self.0.get(service).is_some_and(|sentence| !sentence.released)
-    }
-
     pub fn len(&self) -> usize {
         self.0.values().filter(|sentence| !sentence.released).count()
     }

@@ -7,6 +7,7 @@
 //! is carried along.
 
 use crate::kernel::nft::{Error, Kernel};
+use crate::plan::is_this_layout;
 use crate::plan::layout::{INTERIM, TABLE};
 use nft_table::{Key, Lifetime, Operation, Set, SetData, Snapshot, Table, Transaction, Value};
 use std::collections::HashSet;
@@ -28,13 +29,22 @@ const TRIES: usize = 3;
 ///
 /// # Errors
 /// The kernel refuses it; then the old table is as it was.
-pub fn make_room<K: Kernel>(kernel: &mut K, old: &Snapshot, planned: &Table) -> Result<(), Error> {
-    delete_interim(kernel)?;
-    let interim = Transaction { table: INTERIM, operations: planned.changes().operations };
-    if let Err(error) = kernel.commit(&interim) {
-        delete_interim(kernel)?;
-        return Err(error);
+pub fn make_room<K: Kernel>(
+    kernel: &mut K,
+    old: &Snapshot,
+    planned: &mut Table,
+) -> Result<(), Error> {
+    // A run that was killed may have left one, and nobody else may be serving.
+    let there = kernel.snapshot(INTERIM)?.filter(is_this_layout);
+    if there.is_none() {
+        delete_table(kernel, INTERIM)?;
     }
+    planned.adopt(there);
+    let interim = Transaction { table: INTERIM, operations: planned.changes().operations };
+    let committed = kernel.commit(&interim);
+    planned.adopt(None);
+    // Whatever of it is there may serve already, and goes when the table itself does.
+    committed?;
     carry_clients(kernel, TABLE, old, INTERIM, planned);
     unhook(kernel, TABLE, old)?;
     thin_out(kernel, old, planned);
@@ -52,14 +62,19 @@ pub fn clear_up<K: Kernel>(kernel: &mut K, planned: &Table) -> Result<(), Error>
     delete(kernel, INTERIM, &interim)
 }
 
-fn delete_interim<K: Kernel>(kernel: &mut K) -> Result<(), Error> {
-    match kernel.declarations(INTERIM)? {
-        Some(there) => {
-            unhook(kernel, INTERIM, &there)?;
-            delete(kernel, INTERIM, &there)
-        }
-        None => Ok(()),
-    }
+/// Deletes a table that may be serving, if it is there: first all rules, then the rest.
+///
+/// In one transaction a packet that is under way would still meet the rules, but find no element in a map any more
+/// (`nft_map_deactivate`), while those of plain sets are there to the end: it would be refused as one to a port that no
+/// Service has.
+///
+/// # Errors
+/// The kernel does not delete it, as when another process owns it.
+pub fn delete_table<K: Kernel>(kernel: &mut K, table: &str) -> Result<bool, Error> {
+    let Some(there) = kernel.declarations(table)? else { return Ok(false) };
+    unhook(kernel, table, &there)?;
+    delete(kernel, table, &there)?;
+    Ok(true)
 }
 
 /// Carries what session affinity remembers from one table to another, as far as it can be done: who is forgotten

@@ -1,6 +1,8 @@
 //! Stale UDP entries in a real conntrack table.
 
-use kube_proxy::kernel::conntrack::{self, CleanReport, ConntrackCleaner, StaleCheck, UdpFrontend};
+use kube_proxy::kernel::conntrack::{
+    self, CleanReport, ConntrackCleaner, FlowFrontend, StaleCheck, StaleFlows,
+};
 use nft_table::Family;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -35,17 +37,18 @@ impl Cleaner {
     }
 }
 
-fn address(text: &str) -> UdpFrontend {
+fn address(text: &str) -> FlowFrontend {
     let at: SocketAddr = text.parse().unwrap();
-    UdpFrontend::Address(at.ip(), at.port())
+    FlowFrontend::Address(at.ip(), at.port())
 }
 
-fn check(frontend: UdpFrontend, serving: &[&str]) -> StaleCheck {
+fn check(frontend: FlowFrontend, serving: &[&str]) -> StaleCheck {
     let serving = serving.iter().map(|text| {
         let at: SocketAddr = text.parse().unwrap();
         (at.ip(), at.port())
     });
-    StaleCheck { frontend, serving: Arc::new(serving.collect()) }
+    let flows = StaleFlows::Elsewhere(Arc::new(serving.collect()));
+    StaleCheck { protocol: 17, frontend, flows }
 }
 
 /// Inserts an entry: a client's flow to `destination` that is answered by `endpoint`.
@@ -149,7 +152,7 @@ fn a_nodeport_is_cleaned_on_every_address() {
         insert("udp", "[2001:db8::1]:1005", "[2001:db8::10]:30053", "[2001:db8::9]:53", "");
         let cleaner = Cleaner::start();
         let report = cleaner
-            .check(vec![check(UdpFrontend::NodePort(Family::V4, 30053), &["10.244.0.2:53"])]);
+            .check(vec![check(FlowFrontend::NodePort(Family::V4, 30053), &["10.244.0.2:53"])]);
         assert_eq!((report.dumped, report.deleted), (3, 2));
         assert_eq!(
             left(),

@@ -33,7 +33,7 @@ impl FullTable {
             localhost_nodeports: vec![Family::V4],
         };
         let select = Box::new(|_: Option<&_>| NodePortSelection::ALL);
-        let mut engine = Engine::new(Nft::open().unwrap(), settings, select);
+        let mut engine = Engine::new(Nft::open().unwrap(), settings, select, false);
         engine.set_addresses(local_addresses());
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nft_versions/manifests");
         let (_, objects) = Source::open(&folder, "node-1", Options::default()).unwrap();

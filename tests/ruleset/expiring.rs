@@ -2,7 +2,7 @@
 
 use crate::scenario;
 use kube_proxy::kernel::{Kernel, Nft};
-use nft_table::{Data, Key, Lifetime, Operation, Set, Transaction, Value, text};
+use nft_table::{Data, Key, Lifetime, Operation, Ownership, Set, Transaction, Value, text};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
@@ -25,8 +25,11 @@ fn client(number: u32, expires: Duration) -> Client {
 
 fn add(nft: &mut Nft, table: &str, set: &Set, clients: &[Client]) {
     let elements = clients.iter().map(|(key, value, lifetime)| (key, value, *lifetime)).collect();
-    let operations =
-        vec![Operation::AddTable, Operation::AddSet(set), Operation::AddExpiring { set, elements }];
+    let operations = vec![
+        Operation::AddTable(Ownership::Nobody),
+        Operation::AddSet(set),
+        Operation::AddExpiring { set, elements },
+    ];
     nft.commit(&Transaction { table, operations }).unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -135,7 +138,8 @@ fn clients_are_read_while_others_change_the_ruleset() {
             scope.spawn(move || {
                 let mut nft = Nft::open().unwrap();
                 while is_over.try_recv() == Err(TryRecvError::Empty) {
-                    let operations = vec![Operation::AddTable, Operation::DeleteTable];
+                    let operations =
+                        vec![Operation::AddTable(Ownership::Nobody), Operation::DeleteTable];
                     nft.commit(&Transaction { table: "other", operations }).unwrap();
                 }
             });

@@ -17,7 +17,7 @@ impl<'a> Transaction<'a> {
     /// Splits a change of a table that is there into what has to come first and the rest of it; None where nothing
     /// has to.
     pub(crate) fn split_ahead(&self) -> Option<[Transaction<'a>; 2]> {
-        if self.operations.contains(&Operation::AddTable) {
+        if self.operations.iter().any(|operation| matches!(operation, Operation::AddTable(_))) {
             return None;
         }
         if self.replaces_sets() {

@@ -39,4 +39,4 @@ pub use rule::{Reject, Rule, Statement, Verdict};
 pub use set::{Data, Key, KeyBuilder, Lifetime, Set, SetData, SetFlags, Value, VerdictElement};
 pub use shape::ShapeError;
 pub use table::{SetId, Snapshot, SnapshotSet, Table, TableError};
-pub use transaction::{Operation, Transaction};
+pub use transaction::{Operation, Ownership, Transaction};

@@ -22,7 +22,7 @@ const MOST: usize = 16_384;
 impl<'a> Transaction<'a> {
     /// Whether it loads a table in stages: one that is not there, and a large one.
     pub fn is_staged(&self) -> bool {
-        self.operations.first() == Some(&Operation::AddTable)
+        matches!(self.operations.first(), Some(Operation::AddTable(_)))
             && !self.operations.contains(&Operation::DeleteTable)
             && self.len() > FIRST
     }
@@ -111,7 +111,7 @@ fn part<'a>(operation: &Operation<'a>, range: Range<usize>) -> Option<Operation<
 mod tests {
     use super::*;
     use crate::example::with_slots;
-    use crate::{Data, Key, Lifetime, Table, Value};
+    use crate::{Data, Key, Lifetime, Ownership, Table, Value};
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
@@ -169,7 +169,9 @@ mod tests {
         assert_eq!(small.changes().stages(), [small.changes()]);
         let large = table(50_000);
         let mut replacing = large.changes();
-        replacing.operations.splice(1..1, [Operation::DeleteTable, Operation::AddTable]);
+        replacing
+            .operations
+            .splice(1..1, [Operation::DeleteTable, Operation::AddTable(Ownership::Nobody)]);
         assert_eq!(replacing.stages().len(), 1);
         let adding =
             Transaction { table: "t", operations: large.changes().operations.split_off(1) };

@@ -3,8 +3,8 @@
 //! The layout is that of `nft list table`, for the constructs that this library has.
 
 use super::{
-    BaseChain, Chain, Constant, DataType, Expression, Hook, Key, Lifetime, Operation, Reject, Rule,
-    Set, SetData, Statement, Table, Value, Verdict,
+    BaseChain, Chain, Constant, DataType, Expression, Hook, Key, Lifetime, Operation, Ownership,
+    Reject, Rule, Set, SetData, Statement, Table, Value, Verdict,
 };
 use crate::Family;
 use std::fmt::{self, Write};
@@ -319,7 +319,10 @@ pub fn operation(table: &str, operation: &Operation<'_>) -> String {
         format!("element inet {table} {} {{ {}{more} }}", set.name, texts.join(", "))
     };
     match operation {
-        Operation::AddTable => format!("add table inet {table}"),
+        Operation::AddTable(Ownership::Nobody) => format!("add table inet {table}"),
+        Operation::AddTable(Ownership::OwnedPersistent) => {
+            format!("add table inet {table} {{ flags owner, persist; }}")
+        }
         Operation::DeleteTable => format!("delete table inet {table}"),
         Operation::FlushChain(chain) => format!("flush chain inet {table} {chain}"),
         Operation::DeleteChain(chain) => format!("delete chain inet {table} {chain}"),
@@ -341,6 +344,10 @@ pub fn operation(table: &str, operation: &Operation<'_>) -> String {
         Operation::DeleteElements { set, keys } => {
             let texts = keys.iter().take(3).map(|element_key| key(set, element_key)).collect();
             format!("delete {}", shown(set, texts, keys.len()))
+        }
+        Operation::DestroyElements { set, keys } => {
+            let texts = keys.iter().take(3).map(|element_key| key(set, element_key)).collect();
+            format!("destroy {}", shown(set, texts, keys.len()))
         }
         Operation::AddElements { set, elements } => {
             let texts = elements.iter().take(3).map(|(k, value)| element(set, k, value)).collect();

@@ -2,11 +2,22 @@
 
 use super::{Chain, Key, Lifetime, Rule, Set, SetData, Value};
 
+/// Who may change a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// Everybody who may change nftables.
+    #[default]
+    Nobody,
+    /// Only the socket that added it; the table stays when the socket is closed, and can then be owned anew (flags `owner`
+    /// and `persist`, Linux 6.9).
+    OwnedPersistent,
+}
+
 /// One operation on the table. Elements are grouped by set, so that a message carries many of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation<'a> {
-    /// Adds the table, if it is not there.
-    AddTable,
+    /// Adds the table, if it is not there; an orphaned one becomes owned.
+    AddTable(Ownership),
     /// Deletes the table with all that is in it.
     DeleteTable,
     /// Deletes the rules of a chain.
@@ -30,6 +41,13 @@ pub enum Operation<'a> {
     FlushSet(&'a Set),
     /// Deletes elements. All of them must be there.
     DeleteElements {
+        /// The declaration of their set.
+        set: &'a Set,
+        /// Their keys.
+        keys: Vec<&'a Key>,
+    },
+    /// Deletes those of the elements that are there. Needs Linux 6.3.
+    DestroyElements {
         /// The declaration of their set.
         set: &'a Set,
         /// Their keys.
@@ -63,7 +81,9 @@ impl Operation<'_> {
     /// How many things it changes: elements, or one.
     pub fn len(&self) -> usize {
         match self {
-            Operation::DeleteElements { keys, .. } => keys.len(),
+            Operation::DeleteElements { keys, .. } | Operation::DestroyElements { keys, .. } => {
+                keys.len()
+            }
             Operation::AddElements { elements, .. } => elements.len(),
             Operation::AddExpiring { elements, .. } => elements.len(),
             _ => 1,

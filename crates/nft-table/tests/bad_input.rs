@@ -3,8 +3,8 @@
 use nft_table::netlink::dump::{self, ElementReader};
 use nft_table::netlink::{Batch, EncodeError, SnapshotChain, Writer, numbers};
 use nft_table::{
-    Chain, Constant, DataType, Expression, Key, Lifetime, Operation, Rule, Set, SetData, SetFlags,
-    ShapeError, Statement, Transaction, Value, Verdict, text,
+    Chain, Constant, DataType, Expression, Key, Lifetime, Operation, Ownership, Rule, Set, SetData,
+    SetFlags, ShapeError, Statement, Transaction, Value, Verdict, text,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ fn set(key: Vec<DataType>, data: SetData, interval: bool) -> Set {
 }
 
 fn encode(operation: Operation<'_>) -> Result<Batch, EncodeError> {
-    let operations = vec![Operation::AddTable, operation];
+    let operations = vec![Operation::AddTable(Ownership::Nobody), operation];
     Batch::encode(&Transaction { table: "t", operations }, 1, None)
 }
 
@@ -84,7 +84,8 @@ fn names_that_no_kernel_takes_are_refused() {
             assert_eq!(refused.cause, ShapeError::Interface(name.into()));
         }
     }
-    let transaction = Transaction { table: &long, operations: vec![Operation::AddTable] };
+    let transaction =
+        Transaction { table: &long, operations: vec![Operation::AddTable(Ownership::Nobody)] };
     assert!(Batch::encode(&transaction, 1, None).is_err());
     // Nor has the kernel such a chain.
     let chain = Chain::regular("c", vec![rule]);

@@ -5,7 +5,7 @@ use super::rule::{Rule, StaleCheck};
 use super::socket::ConntrackSocket;
 use super::{CleanReport, ConntrackError};
 use nft_table::Family;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,32 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest such wait.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// Removes stale UDP conntrack entries in the background. Dropping it waits for the checks that
+/// Removes stale conntrack entries in the background. Dropping it waits for the checks that
 /// were already handed over.
 #[derive(Debug)]
 pub struct ConntrackCleaner {
-    checks: Option<Sender<Vec<StaleCheck>>>,
+    mailbox: Arc<Mailbox>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What is to be checked: of each frontend the latest.
+#[derive(Debug, Default)]
+struct Mailbox {
+    content: Mutex<Content>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    checks: Rule,
+    is_closed: bool,
+}
+
+impl Mailbox {
+    fn content(&self) -> MutexGuard<'_, Content> {
+        // Checks are put in and taken out one by one.
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ConntrackCleaner {
@@ -29,31 +49,31 @@ impl ConntrackCleaner {
         report: impl FnMut(CleanReport) + Send + 'static,
     ) -> Result<ConntrackCleaner, ConntrackError> {
         let socket = ConntrackSocket::open()?;
-        let (sender, checks) = mpsc::channel();
-        let worker = Worker { socket, checks, report };
+        let mailbox = Arc::new(Mailbox::default());
+        let worker = Worker { socket, mailbox: mailbox.clone(), report };
         let thread = thread::Builder::new()
             .name("conntrack".into())
             .spawn(move || worker.run())
             .map_err(ConntrackError::Thread)?;
-        Ok(ConntrackCleaner { checks: Some(sender), thread: Some(thread) })
+        Ok(ConntrackCleaner { mailbox, thread: Some(thread) })
     }
 
     /// Has the entries of these frontends checked. To be called after the transaction that changed
-    /// them is committed, with every UDP frontend that changed or went; after a start with all of
-    /// them. Returns at once. Checks that come while a pass runs are done together in the next one.
+    /// them is committed, with every frontend that came and every UDP frontend that changed or went; after a start, or
+    /// when the table was away, with all of them. Returns at once. Checks that come while a pass runs are done together
+    /// in the next one.
     pub fn check(&self, frontends: Vec<StaleCheck>) {
-        if let Some(checks) = &self.checks
-            && !frontends.is_empty()
-        {
-            // The thread ends only when this sender is gone.
-            let _ = checks.send(frontends);
+        if !frontends.is_empty() {
+            self.mailbox.content().checks.extend(frontends);
+            self.mailbox.arrived.notify_one();
         }
     }
 }
 
 impl Drop for ConntrackCleaner {
     fn drop(&mut self) {
-        self.checks = None;
+        self.mailbox.content().is_closed = true;
+        self.mailbox.arrived.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -62,7 +82,7 @@ impl Drop for ConntrackCleaner {
 
 struct Worker<F> {
     socket: ConntrackSocket,
-    checks: Receiver<Vec<StaleCheck>>,
+    mailbox: Arc<Mailbox>,
     report: F,
 }
 
@@ -84,22 +104,27 @@ impl<F: FnMut(CleanReport)> Worker<F> {
     }
 
     /// Adds all checks that are there to the rule, and waits for some when there are none. What
-    /// failed before is due again after `retry`. False when there is nothing more to come.
+    /// failed before is due again after `retry`, or with what is new. False when there is nothing more to come.
     fn wait(&mut self, rule: &mut Rule, retry: Duration) -> bool {
-        let first = if rule.is_empty() {
-            self.checks.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            self.checks.recv_timeout(retry)
-        };
-        match first {
-            Ok(checks) => rule.extend(checks),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return false,
+        let deadline = (!rule.is_empty()).then(|| Instant::now() + retry);
+        let mut content = self.mailbox.content();
+        loop {
+            if !content.checks.is_empty() {
+                rule.append(&mut content.checks);
+                return true;
+            }
+            if content.is_closed {
+                return false;
+            }
+            let arrived = &self.mailbox.arrived;
+            content = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+                Some(rest) if rest.is_zero() => return true,
+                Some(rest) => {
+                    arrived.wait_timeout(content, rest).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => arrived.wait(content).unwrap_or_else(PoisonError::into_inner),
+            };
         }
-        while let Ok(checks) = self.checks.try_recv() {
-            rule.extend(checks);
-        }
-        true
     }
 
     /// Dumps and deletes for one family; None when it has no frontends to check.
@@ -110,7 +135,13 @@ impl<F: FnMut(CleanReport)> Worker<F> {
         }
         let start = Instant::now();
         let (mut dumped, mut deleted, mut error) = (0, 0, None);
-        for filter in DumpFilter::covering(family, rule.frontends(family)) {
+        let filters = rule.protocols(family).into_iter().flat_map(|protocol| {
+            let frontends = rule.frontends(family).filter(move |(of, _)| *of == protocol);
+            let frontends = frontends.map(|(_, frontend)| frontend);
+            let untranslated = rule.is_about_untranslated(protocol);
+            DumpFilter::covering(family, protocol, untranslated, frontends)
+        });
+        for filter in filters {
             match self.socket.find(&filter, &|flow| rule.is_stale(flow)) {
                 Ok(found) => {
                     dumped += found.dumped;

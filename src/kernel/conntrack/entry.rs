@@ -8,6 +8,7 @@ use std::net::IpAddr;
 // enum ctattr_type
 pub(super) const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+pub(super) const CTA_STATUS: u16 = 3;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 // enum ctattr_tuple
@@ -23,16 +24,20 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-/// The protocol number of UDP.
-const UDP: u8 = 17;
+/// `IPS_SEEN_REPLY` of `linux/netfilter/nf_conntrack_common.h`.
+pub(super) const IPS_SEEN_REPLY: u32 = 1 << 1;
 
-/// What decides whether a UDP entry is stale.
+/// What decides whether an entry is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flow {
+    /// The IANA number of the protocol.
+    pub(super) protocol: u8,
     /// Where the client sends to.
     pub(super) original_destination: (IpAddr, u16),
     /// Who answers: the endpoint, or the original destination when nothing was translated.
     pub(super) reply_source: (IpAddr, u16),
+    /// A packet came back.
+    pub(super) is_answered: bool,
 }
 
 /// An entry of the conntrack table, as its attributes.
@@ -40,27 +45,28 @@ pub(super) struct Flow {
 pub(super) struct Entry<'a>(pub(super) &'a [u8]);
 
 impl<'a> Entry<'a> {
-    /// The flow, when it is UDP; None for every other protocol.
-    pub(super) fn udp(self) -> Result<Option<Flow>, DecodeError> {
-        let mut original = None;
-        let mut reply = None;
+    /// The flow, when it is one between ports.
+    pub(super) fn flow(self) -> Result<Option<Flow>, DecodeError> {
+        let (mut original, mut reply, mut status) = (None, None, None);
         for attribute in NlasIterator::new(self.0) {
             let attribute = attribute?;
             match attribute.kind() {
                 CTA_TUPLE_ORIG => original = Some(Tuple::parse(attribute.value())?),
                 CTA_TUPLE_REPLY => reply = Some(Tuple::parse(attribute.value())?),
+                CTA_STATUS => {
+                    status = Some(netlink_packet_core::parse_u32_be(attribute.value())?);
+                }
                 _ => {}
             }
-            if original.is_some() && reply.is_some() {
+            if original.is_some() && reply.is_some() && status.is_some() {
                 break;
             }
         }
         let (Some(original), Some(reply)) = (original, reply) else { return Ok(None) };
-        if original.protocol != Some(UDP) {
-            return Ok(None);
-        }
-        Ok(match (original.destination, reply.source) {
-            (Some(destination), Some(source)) => Some(Flow {
+        Ok(match (original.protocol, original.destination, reply.source) {
+            (Some(protocol), Some(destination), Some(source)) => Some(Flow {
+                protocol,
+                is_answered: status.is_none_or(|status| status & IPS_SEEN_REPLY != 0),
                 original_destination: (destination, original.destination_port),
                 reply_source: (source, reply.source_port),
             }),

@@ -1,4 +1,5 @@
-//! Stale UDP conntrack entries: found and removed, so that flows leave endpoints that are gone.
+//! Stale conntrack entries: found and removed, so that flows leave endpoints that are gone, and flows that began
+//! before anybody translated them find endpoints.
 //!
 //! A UDP flow keeps going where its conntrack entry says for as long as packets come, whatever the
 //! ruleset says by now. So after a commit, for each UDP frontend that changed or went, the entries
@@ -7,7 +8,9 @@
 //! too (their reply source is the frontend itself): the client was there before the Service.
 //! The rule looks only at what remains, so it needs no history and serves after a start as well.
 //!
-//! TCP and SCTP entries are never touched.
+//! Of TCP and SCTP only entries go that nobody translated and nobody answered, of frontends that have just come or that
+//! were away with the table: the client's next attempt would follow such an entry for up to two minutes. A connection
+//! that was answered, or that leads to an endpoint, is never touched.
 //!
 //! [`ConntrackCleaner`] works on a thread of its own, so that programming never waits for a dump.
 //! The pieces: `rule` decides (pure), `filter` narrows down what the kernel dumps (pure),
@@ -20,7 +23,7 @@ mod rule;
 mod socket;
 
 pub use cleaner::ConntrackCleaner;
-pub use rule::{StaleCheck, UdpFrontend};
+pub use rule::{FlowFrontend, StaleCheck, StaleFlows};
 
 use crate::kernel::netlink::Error as NetlinkError;
 use nft_table::Family;
@@ -60,11 +63,11 @@ pub enum ConntrackError {
     )]
     Unavailable { source: NetlinkError },
     #[error(
-        "cannot list {family} UDP conntrack entries: {source} \
+        "cannot list {family} conntrack entries: {source} \
          (CAP_NET_ADMIN and the kernel module nf_conntrack_netlink are needed)"
     )]
     Dump { family: Family, source: NetlinkError },
-    #[error("cannot delete {failed} stale {family} UDP conntrack entries, the first one: {source}")]
+    #[error("cannot delete {failed} stale {family} conntrack entries, the first one: {source}")]
     Delete { family: Family, failed: usize, source: NetlinkError },
     #[error("cannot start the thread that removes stale conntrack entries: {0}")]
     Thread(io::Error),

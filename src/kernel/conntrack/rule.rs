@@ -9,72 +9,103 @@ use std::sync::Arc;
 
 /// What a client addresses: the original destination of a conntrack entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum UdpFrontend {
+pub enum FlowFrontend {
     /// A ClusterIP, external IP or load balancer VIP and its port.
     Address(IpAddr, u16),
     /// A NodePort: this port on any address of the family.
     NodePort(Family, u16),
 }
 
-impl UdpFrontend {
+impl FlowFrontend {
     pub fn family(&self) -> Family {
         match self {
-            UdpFrontend::Address(address, _) => Family::of(address),
-            UdpFrontend::NodePort(family, _) => *family,
+            FlowFrontend::Address(address, _) => Family::of(address),
+            FlowFrontend::NodePort(family, _) => *family,
         }
     }
 
     pub fn port(&self) -> u16 {
         match self {
-            UdpFrontend::Address(_, port) | UdpFrontend::NodePort(_, port) => *port,
+            FlowFrontend::Address(_, port) | FlowFrontend::NodePort(_, port) => *port,
         }
     }
 }
 
-/// A UDP frontend that changed or went, and where its flows may still go.
+/// A frontend that came, changed or went, and where its flows may still go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaleCheck {
-    pub frontend: UdpFrontend,
-    /// Address and port of every serving endpoint of the Service port: ready, or terminating but
-    /// still serving, whatever policies and topology say (a flow that works is not moved). Empty
-    /// when there is none, or when the frontend went. All frontends of a Service port can share it.
-    pub serving: Arc<BTreeSet<(IpAddr, u16)>>,
+    /// The IANA number of the protocol.
+    pub protocol: u8,
+    pub frontend: FlowFrontend,
+    pub flows: StaleFlows,
+}
+
+/// Which flows of a frontend are stale.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StaleFlows {
+    /// Those to anywhere but address and port of a serving endpoint of the Service port: ready, or terminating but
+    /// still serving, whatever policies and topology say (a flow that works is not moved). None are serving
+    /// when the frontend went. All frontends of a Service port can share it. For UDP.
+    Elsewhere(Arc<BTreeSet<(IpAddr, u16)>>),
+    /// Those that nobody translated and nobody answered: they began while nothing was known of the frontend.
+    Untranslated,
 }
 
 /// The checks of one pass. A later check of the same frontend replaces an earlier one.
 #[derive(Debug, Default)]
 pub(super) struct Rule {
-    checks: HashMap<UdpFrontend, Arc<BTreeSet<(IpAddr, u16)>>>,
+    checks: HashMap<(u8, FlowFrontend), StaleFlows>,
 }
 
 impl Rule {
     pub(super) fn extend(&mut self, checks: impl IntoIterator<Item = StaleCheck>) {
-        self.checks.extend(checks.into_iter().map(|check| (check.frontend, check.serving)));
+        let entry = |check: StaleCheck| ((check.protocol, check.frontend), check.flows);
+        self.checks.extend(checks.into_iter().map(entry));
+    }
+
+    /// Takes in all checks of another list, which are later ones.
+    pub(super) fn append(&mut self, later: &mut Rule) {
+        self.checks.extend(later.checks.drain());
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.checks.is_empty()
     }
 
-    pub(super) fn frontends(&self, family: Family) -> impl Iterator<Item = &UdpFrontend> {
-        self.checks.keys().filter(move |frontend| frontend.family() == family)
+    /// Frontends of a family, with their protocols.
+    pub(super) fn frontends(&self, family: Family) -> impl Iterator<Item = &(u8, FlowFrontend)> {
+        self.checks.keys().filter(move |(_, frontend)| frontend.family() == family)
+    }
+
+    /// The protocols of these.
+    pub(super) fn protocols(&self, family: Family) -> BTreeSet<u8> {
+        self.frontends(family).map(|(protocol, _)| *protocol).collect()
+    }
+
+    /// Whether of a protocol nothing but flows that nobody translated and answered is stale.
+    pub(super) fn is_about_untranslated(&self, protocol: u8) -> bool {
+        let mut checks = self.checks.iter().filter(|((of, _), _)| *of == protocol);
+        checks.all(|(_, flows)| *flows == StaleFlows::Untranslated)
     }
 
     /// Takes the checks of one family off the list.
     pub(super) fn remove_family(&mut self, family: Family) {
-        self.checks.retain(|frontend, _| frontend.family() != family);
+        self.checks.retain(|(_, frontend), _| frontend.family() != family);
     }
 
-    /// Whether the entry of a UDP flow has to go. A frontend by address wins over a NodePort of
+    /// Whether the entry of a flow has to go. A frontend by address wins over a NodePort of
     /// the same number, as in the ruleset; that can only be told when both are in this pass.
     pub(super) fn is_stale(&self, flow: &Flow) -> bool {
         let (address, port) = flow.original_destination;
-        let by_address = UdpFrontend::Address(address, port);
-        let by_port = UdpFrontend::NodePort(Family::of(&address), port);
-        self.checks
-            .get(&by_address)
-            .or_else(|| self.checks.get(&by_port))
-            .is_some_and(|serving| !serving.contains(&flow.reply_source))
+        let by_address = (flow.protocol, FlowFrontend::Address(address, port));
+        let by_port = (flow.protocol, FlowFrontend::NodePort(Family::of(&address), port));
+        match self.checks.get(&by_address).or_else(|| self.checks.get(&by_port)) {
+            Some(StaleFlows::Elsewhere(serving)) => !serving.contains(&flow.reply_source),
+            Some(StaleFlows::Untranslated) => {
+                !flow.is_answered && flow.reply_source == flow.original_destination
+            }
+            None => false,
+        }
     }
 }
 
@@ -87,17 +118,26 @@ mod tests {
         (parsed.ip(), parsed.port())
     }
 
+    const UDP: u8 = 17;
+    const TCP: u8 = 6;
+
     fn flow(destination: &str, reply: &str) -> Flow {
-        Flow { original_destination: at(destination), reply_source: at(reply) }
+        Flow {
+            protocol: UDP,
+            original_destination: at(destination),
+            reply_source: at(reply),
+            is_answered: true,
+        }
     }
 
-    fn check(frontend: UdpFrontend, serving: &[&str]) -> StaleCheck {
-        StaleCheck { frontend, serving: Arc::new(serving.iter().map(|text| at(text)).collect()) }
+    fn check(frontend: FlowFrontend, serving: &[&str]) -> StaleCheck {
+        let serving = Arc::new(serving.iter().map(|text| at(text)).collect());
+        StaleCheck { protocol: UDP, frontend, flows: StaleFlows::Elsewhere(serving) }
     }
 
-    fn address(text: &str) -> UdpFrontend {
+    fn address(text: &str) -> FlowFrontend {
         let (address, port) = at(text);
-        UdpFrontend::Address(address, port)
+        FlowFrontend::Address(address, port)
     }
 
     fn rule(checks: impl IntoIterator<Item = StaleCheck>) -> Rule {
@@ -122,6 +162,20 @@ mod tests {
     }
 
     #[test]
+    fn of_tcp_only_what_nobody_translated_or_answered_goes() {
+        let frontend = address("10.96.0.10:80");
+        let check = StaleCheck { protocol: TCP, frontend, flows: StaleFlows::Untranslated };
+        let rule = rule([check]);
+        let untranslated = flow("10.96.0.10:80", "10.96.0.10:80");
+        let begun = Flow { protocol: TCP, is_answered: false, ..untranslated };
+        assert!(rule.is_stale(&begun));
+        assert!(!rule.is_stale(&Flow { is_answered: true, ..begun }));
+        assert!(!rule.is_stale(&Flow { reply_source: at("10.244.1.2:80"), ..begun }));
+        assert!(!rule.is_stale(&Flow { protocol: UDP, ..begun }), "of another protocol");
+        assert!(rule.is_about_untranslated(TCP));
+    }
+
+    #[test]
     fn other_destinations_are_not_looked_at() {
         let rule = rule([check(address("10.96.0.10:53"), &[])]);
         assert!(rule.is_stale(&flow("10.96.0.10:53", "10.244.1.2:53")));
@@ -131,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_nodeport_matches_any_address_of_its_family() {
-        let rule = rule([check(UdpFrontend::NodePort(Family::V4, 30053), &["10.244.1.2:53"])]);
+        let rule = rule([check(FlowFrontend::NodePort(Family::V4, 30053), &["10.244.1.2:53"])]);
         assert!(rule.is_stale(&flow("192.0.2.10:30053", "10.244.9.9:53")));
         assert!(rule.is_stale(&flow("198.51.100.1:30053", "198.51.100.1:30053")));
         assert!(!rule.is_stale(&flow("192.0.2.10:30053", "10.244.1.2:53")));
@@ -141,7 +195,7 @@ mod tests {
     #[test]
     fn a_frontend_by_address_wins_over_a_nodeport() {
         let rule = rule([
-            check(UdpFrontend::NodePort(Family::V4, 30053), &["10.244.1.2:53"]),
+            check(FlowFrontend::NodePort(Family::V4, 30053), &["10.244.1.2:53"]),
             check(address("203.0.113.1:30053"), &["10.244.7.7:99"]),
         ]);
         assert!(!rule.is_stale(&flow("203.0.113.1:30053", "10.244.7.7:99")));

@@ -1,7 +1,7 @@
 //! Dumps and deletions over one netfilter netlink socket.
 
 use super::ConntrackError;
-use super::entry::{CTA_TUPLE_ORIG, Entry, Flow};
+use super::entry::{CTA_STATUS, CTA_TUPLE_ORIG, Entry, Flow, IPS_SEEN_REPLY};
 use super::filter::DumpFilter;
 use crate::kernel::netlink::{Answer, Dumped, Error, Netlink, Options, retry};
 use netlink_packet_core::{
@@ -9,7 +9,7 @@ use netlink_packet_core::{
     NetlinkPayload, Nla,
 };
 use netlink_packet_netfilter::conntrack::{
-    ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol, Tuple,
+    ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Tuple,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -28,6 +28,10 @@ const NFGENMSG: usize = 4;
 const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
 // enum ctattr_filter, and the bits of ctnetlink_filter (net/netfilter/nf_internals.h).
 const CTA_FILTER: u16 = 25;
+/// Linux 5.16; older kernels ignore it.
+const CTA_STATUS_MASK: u16 = 26;
+/// `IPS_DST_NAT` of `linux/netfilter/nf_conntrack_common.h`.
+const IPS_DST_NAT: u32 = 1 << 5;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const CTA_FILTER_F_CTA_IP_DST: u32 = 1 << 1;
@@ -77,7 +81,7 @@ impl ConntrackSocket {
         }
     }
 
-    /// Lists the UDP entries that `filter` lets through and keeps the keys of those that are
+    /// Lists the entries that `filter` lets through and keeps the keys of those that are
     /// stale. The filter only saves work: `is_stale` decides about each entry.
     pub(super) fn find(
         &mut self,
@@ -112,7 +116,7 @@ impl ConntrackSocket {
         let dumped = self.socket.dump(request, |message| {
             found.dumped += 1;
             let entry = Entry(message.payload.get(NFGENMSG..).unwrap_or_default());
-            if entry.udp()?.is_some_and(|flow| is_stale(&flow)) {
+            if entry.flow()?.is_some_and(|flow| is_stale(&flow)) {
                 found.stale.push(entry.key()?);
             }
             Ok(())
@@ -232,7 +236,7 @@ fn filter_attributes(filter: &DumpFilter) -> Vec<DefaultNla> {
         flags |= CTA_FILTER_F_CTA_IP_DST;
         tuple.push(Tuple::Ip(vec![IPTuple::DestinationAddress(address.into())]));
     }
-    let mut proto = vec![ProtoTuple::Protocol(Protocol::Udp)];
+    let mut proto = vec![ProtoTuple::Protocol(filter.protocol.into())];
     if let Some(port) = filter.port {
         flags |= CTA_FILTER_F_CTA_PROTO_DST_PORT;
         proto.push(ProtoTuple::DestinationPort(port));
@@ -240,7 +244,13 @@ fn filter_attributes(filter: &DumpFilter) -> Vec<DefaultNla> {
     tuple.push(Tuple::Proto(proto));
     let words = [(CTA_FILTER_ORIG_FLAGS, flags), (CTA_FILTER_REPLY_FLAGS, 0)]
         .map(|(kind, value)| DefaultNla::new(kind, value.to_ne_bytes().to_vec()));
-    vec![nested(CTA_TUPLE_ORIG, &tuple), nested(CTA_FILTER, &words)]
+    let mut attributes = vec![nested(CTA_TUPLE_ORIG, &tuple), nested(CTA_FILTER, &words)];
+    if filter.untranslated {
+        let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
+        attributes.push(number(CTA_STATUS, 0));
+        attributes.push(number(CTA_STATUS_MASK, IPS_SEEN_REPLY | IPS_DST_NAT));
+    }
+    attributes
 }
 
 fn nested<T: Nla>(kind: u16, attributes: &[T]) -> DefaultNla {
@@ -257,6 +267,8 @@ mod tests {
     fn a_filter_is_nested_attributes_of_the_wanted_values() {
         let filter = DumpFilter {
             family: Family::V4,
+            protocol: 17,
+            untranslated: false,
             port: Some(53),
             address: Some([10, 96, 0, 10].into()),
         };

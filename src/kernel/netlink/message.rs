@@ -17,6 +17,8 @@ pub struct Message<'a> {
     pub message_type: u16,
     pub flags: u16,
     pub sequence: u32,
+    /// The socket that an answer is for, or that did what an event is about.
+    pub port: u32,
     pub payload: &'a [u8],
 }
 
@@ -109,6 +111,7 @@ impl<'a> Iterator for Messages<'a> {
             message_type: message.message_type(),
             flags: message.flags(),
             sequence: message.sequence_number(),
+            port: message.port_number(),
             payload: message.payload(),
         })
     }

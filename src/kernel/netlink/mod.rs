@@ -87,6 +87,18 @@ impl Netlink {
     }
 }
 
+impl Netlink {
+    /// The number that the kernel knows the socket by (`nl_pid`).
+    pub fn port(&self) -> u32 {
+        self.transport.port()
+    }
+
+    /// Joins a multicast group, or leaves it.
+    pub fn set_member(&mut self, group: u32, is_member: bool) -> io::Result<()> {
+        self.transport.set_member(group, is_member)
+    }
+}
+
 impl<T: Transport> Netlink<T> {
     fn over(transport: T) -> Netlink<T> {
         Netlink { transport, buffer: Vec::with_capacity(RECEIVE), next_sequence: 1 }

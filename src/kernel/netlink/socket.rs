@@ -34,6 +34,7 @@ pub struct Options<'a> {
 pub struct KernelSocket {
     socket: Socket,
     send_buffer: usize,
+    port: u32,
 }
 
 impl KernelSocket {
@@ -57,8 +58,23 @@ impl KernelSocket {
         for group in options.groups {
             socket.add_membership(*group)?;
         }
+        let mut address = SocketAddr::new(0, 0);
+        socket.get_address(&mut address)?;
         let send_buffer = getsockopt(&socket, sockopt::SndBuf).unwrap_or(0);
-        Ok(KernelSocket { socket, send_buffer })
+        Ok(KernelSocket { socket, send_buffer, port: address.port_number() })
+    }
+
+    /// The number that the kernel knows the socket by.
+    pub(super) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Joins a multicast group, or leaves it.
+    pub(super) fn set_member(&mut self, group: u32, is_member: bool) -> io::Result<()> {
+        match is_member {
+            true => self.socket.add_membership(group),
+            false => self.socket.drop_membership(group),
+        }
     }
 
     /// Makes the send buffer large enough, as far as the kernel allows.

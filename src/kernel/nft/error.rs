@@ -21,6 +21,15 @@ pub enum Error {
     /// The transaction is none that the kernel could take.
     #[error("the transaction cannot be sent: {0}")]
     Encode(#[from] EncodeError),
+    /// Another process owns the table: it alone may change it as long as it lives.
+    #[error("table inet {table} is owned by {by}; waiting until that ends")]
+    Owned { table: String, by: String },
+    /// Another process began to write the table after this one.
+    #[error("another proxy writes table inet {table} by now; two would undo each other's work")]
+    Superseded { table: String },
+    /// More Services are refused than single bad ones can be.
+    #[error("the kernel refuses {0} Services and more")]
+    TooMany(usize),
     /// The process may not change nftables.
     #[error("the kernel does not let this process change nftables: it needs CAP_NET_ADMIN")]
     Permission,
@@ -59,6 +68,24 @@ impl Error {
         }
     }
 
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Error::Refused(Refusals(refusals)) => {
+                let faults = refusals.iter().map(Refusal::fault);
+                // What is wrong with a message may make others fail; what is nobody's fault may be behind all of it.
+                faults.min().unwrap_or(Fault::Nobody)
+            }
+            Error::Encode(_) => Fault::Content,
+            _ => Fault::Nobody,
+        }
+    }
+
+    /// Whether it is known that nothing was done.
+    pub fn has_done_nothing(&self) -> bool {
+        matches!(self, Error::Refused(_) | Error::Encode(_) | Error::Interrupted)
+    }
+
     /// What the kernel has refused, the first cause first; empty for other errors.
     pub fn refusals(&self) -> &[Refusal] {
         match self {
@@ -66,6 +93,19 @@ impl Error {
             _ => &[],
         }
     }
+}
+
+/// Whose fault an error is, and so what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nobody's: the kernel is out of memory or busy, the table is owned by somebody else, an answer was lost. Wait
+    /// and try again.
+    Nobody,
+    /// What is believed of the kernel is wrong: something is there that should not be, or the other way round. Look and
+    /// try again.
+    Belief,
+    /// Something in the transaction is nothing that the kernel takes.
+    Content,
 }
 
 /// All that the kernel had against a transaction, in the order in which it found it. What comes after the
@@ -148,27 +188,50 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self.errno {
+            libc::ENOMEM
+            | libc::ENOBUFS
+            | libc::EINTR
+            | libc::EAGAIN
+            | libc::ERESTART
+            | libc::EPERM
+            | libc::EACCES
+            | libc::ENFILE
+            | libc::EMFILE
+            | libc::ENOSPC => Fault::Nobody,
+            libc::ENOENT | libc::EEXIST | libc::EBUSY => Fault::Belief,
+            _ => Fault::Content,
+        }
+    }
+
     /// What an error message is about.
     pub(super) fn of(transaction: &Transaction<'_>, batch: &Batch, answer: Answer) -> Refusal {
         let Answer { sequence, errno, message, offset } = answer;
         let subject = batch.subject(sequence, offset);
         let operation = subject.as_ref().and_then(|of| transaction.operations.get(of.operation));
         let (Some(subject), Some(operation)) = (subject, operation) else {
-            return Refusal {
-                operation: format!("commit to table inet {}", transaction.table),
-                set: None,
-                key: None,
-                chain: None,
-                errno,
-                message,
-                cause: cause(errno, None, None),
-            };
+            return Refusal { message, ..Refusal::of_batch(transaction.table, errno) };
         };
         let expression = subject.expression.as_deref();
         let mut refusal = Refusal::new(transaction.table, operation, subject.element, errno);
         refusal.cause = cause(errno, Some(operation), expression);
         refusal.message = message;
         refusal
+    }
+
+    /// A refusal of a transaction as a whole.
+    pub fn of_batch(table: &str, errno: i32) -> Refusal {
+        Refusal {
+            operation: format!("commit to table inet {table}"),
+            set: None,
+            key: None,
+            chain: None,
+            errno,
+            message: String::new(),
+            cause: cause(errno, None, None),
+        }
     }
 
     /// A refusal of an operation on a table because of its element of an index.
@@ -206,6 +269,10 @@ fn single<'a>(operation: &Operation<'a>, element: Option<usize>) -> Option<Opera
             let key = *keys.get(element.or((keys.len() == 1).then_some(0))?)?;
             Some(Operation::DeleteElements { set, keys: vec![key] })
         }
+        Operation::DestroyElements { set, keys } => {
+            let key = *keys.get(element.or((keys.len() == 1).then_some(0))?)?;
+            Some(Operation::DestroyElements { set, keys: vec![key] })
+        }
         _ => None,
     }
 }
@@ -214,7 +281,9 @@ fn key_of(operation: &Operation<'_>) -> Option<Key> {
     match operation {
         Operation::AddElements { elements, .. } => elements.first().map(|(key, _)| (*key).clone()),
         Operation::AddExpiring { elements, .. } => elements.first().map(|(key, ..)| (*key).clone()),
-        Operation::DeleteElements { keys, .. } => keys.first().map(|key| (*key).clone()),
+        Operation::DeleteElements { keys, .. } | Operation::DestroyElements { keys, .. } => {
+            keys.first().map(|key| (*key).clone())
+        }
         _ => None,
     }
 }
@@ -224,7 +293,8 @@ fn set_of(operation: &Operation<'_>) -> Option<Arc<str>> {
         Operation::AddSet(set) | Operation::FlushSet(set) => Some(set.name.clone()),
         Operation::AddElements { set, .. }
         | Operation::AddExpiring { set, .. }
-        | Operation::DeleteElements { set, .. } => Some(set.name.clone()),
+        | Operation::DeleteElements { set, .. }
+        | Operation::DestroyElements { set, .. } => Some(set.name.clone()),
         Operation::DeleteSet(name) => Some(Arc::from(*name)),
         _ => None,
     }

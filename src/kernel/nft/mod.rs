@@ -1,13 +1,18 @@
 //! The nftables of the kernel: transactions in, snapshots out.
 
 mod error;
+mod events;
+mod lookup;
+mod owner;
 mod probe;
 mod read;
 
-pub use error::{Cause, Error, Refusal, Refusals};
+pub use error::{Cause, Error, Fault, Refusal, Refusals};
+pub use events::{Process, TableWatch, Touched};
+pub use owner::describe_owner;
 
 use crate::kernel::netlink::{Answer, Answers, Dumped, Message, Netlink, Options};
-use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nft_table::netlink::numbers::{self, INET, message};
 use nft_table::netlink::{Batch, Writer, walk};
@@ -16,6 +21,9 @@ use std::io;
 
 /// Room for the errors of a transaction, in bytes.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Elements in a transaction from which on a listener would hold it up, and others with it.
+const BULK: usize = 2048;
+
 /// Bytes of the netfilter header at the beginning of a payload.
 const NETFILTER_HEADER: usize = 4;
 
@@ -25,16 +33,37 @@ pub trait Kernel {
     /// that nothing leads to ([`Transaction::stages`]).
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error>;
 
-    /// What the kernel has of a table; None if it has no such table.
+    /// Whether the kernel would take a transaction; nothing of it is ever committed.
+    ///
+    /// # Errors
+    /// What the kernel has against it.
+    fn trial(&mut self, transaction: &Transaction<'_>) -> Result<(), Error>;
+
+    /// What the kernel has of a table; None if it has no such table. Elements may be missing, or be gone.
     fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error>;
 
     /// The same without elements, which takes no time however many there are.
     fn declarations(&mut self, table: &str) -> Result<Option<Snapshot>, Error>;
 
-    /// Whether there is a table of this name in family inet.
-    fn has_table(&mut self, table: &str) -> Result<bool, Error>;
+    /// Which table of this name there is in family inet, if any.
+    fn table(&mut self, table: &str) -> Result<Option<TableInfo>, Error>;
 
-    /// The elements of one set, also of a dynamic one. Expired ones are left out.
+    /// The number of the socket that transactions are sent with: the owner of tables that it owns.
+    fn port(&self) -> u32;
+
+    /// What a set that is not one of ranges has under some keys, in their order. Exact, whatever else changes.
+    fn lookup(
+        &mut self,
+        table: &str,
+        set: &Set,
+        keys: &[&Key],
+    ) -> Result<Vec<Option<Value>>, Error>;
+
+    /// Whether a set has an element that stands for all keys (`*` in nft), which has no key of its own.
+    fn has_catch_all(&mut self, table: &str, set: &Set) -> Result<bool, Error>;
+
+    /// The elements of one set, also of a dynamic one. Expired ones are left out, and each is there once; while others
+    /// add and delete some, or while the kernel makes room for more, some may be missing.
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error>;
 
     /// The elements of a dynamic set with what is left of their lives. Packets change them meanwhile, so they are not
@@ -43,12 +72,44 @@ pub trait Kernel {
 
     /// The generation of the ruleset: a number that grows with every change, whoever makes it.
     fn generation(&mut self) -> Result<u32, Error>;
+
+    /// From now on says what others do to a table. Where large transactions are committed, nobody listens, and
+    /// nothing is said; [`Kernel::missed_events`] tells.
+    fn watch(&mut self, table: &str, on_touch: OnTouch) -> Result<(), Error>;
+
+    /// Whether something was committed, by whomever, that a watch did not see; since the last call.
+    fn missed_events(&mut self) -> bool;
+
+    /// Whether a table can be owned and outlive its owner (Linux 6.9).
+    fn supports_ownership(&mut self) -> Result<bool, Error>;
+
+    /// Whether elements can be deleted that may not be there (Linux 6.3).
+    fn supports_destroy(&mut self) -> Result<bool, Error>;
+}
+
+/// Is told what others did to a table; to be quick.
+pub type OnTouch = Box<dyn FnMut(Touched) + Send>;
+
+/// A table of family inet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableInfo {
+    /// The kernel's number of the table, which no other table gets.
+    pub handle: u64,
+    /// It outlives its owner.
+    pub persists: bool,
+    /// The number of the socket that owns it.
+    pub owner: Option<u32>,
+    /// It was switched off.
+    pub is_dormant: bool,
 }
 
 /// The nftables of the network namespace in which it was opened. One socket for its life.
 #[derive(Debug)]
 pub struct Nft {
     socket: Netlink,
+    port: u32,
+    watch: Option<TableWatch>,
+    has_missed_events: bool,
 }
 
 impl Nft {
@@ -62,7 +123,8 @@ impl Nft {
         let socket = Netlink::open(NETLINK_NETFILTER, &options).map_err(|source| {
             Error::Socket { what: "opening a netfilter netlink socket", source }
         })?;
-        let mut nft = Nft { socket };
+        let port = socket.port();
+        let mut nft = Nft { socket, port, watch: None, has_missed_events: false };
         match nft.generation() {
             Ok(_) => Ok(nft),
             Err(Error::Request { source, .. }) => Err(Error::Unsupported(source)),
@@ -123,6 +185,25 @@ impl Nft {
         Err(Error::AnswerLost)
     }
 
+    /// Asks for several things in one request, and gives the type and attributes of each message to `each` until the kernel
+    /// acknowledges the request. Whether all answers arrived: false if they were too many for the receive buffer.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if the kernel answers with an error, after what it had answered until then.
+    fn ask(
+        &mut self,
+        what: &str,
+        message_type: u16,
+        request: impl FnOnce(&mut Writer),
+        each: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
+    ) -> Result<bool, Error> {
+        let request = encode(message_type, NLM_F_REQUEST | NLM_F_ACK, request)?;
+        let asked = self.socket.dump(request, attributes(each));
+        asked
+            .map(|dumped| dumped == Dumped::Complete)
+            .map_err(|error| Error::of_request(what, error))
+    }
+
     /// Asks for one message, and gives its type and attributes to `each`. `what` is for errors.
     ///
     /// # Errors
@@ -150,34 +231,94 @@ impl Nft {
         request: impl FnOnce(&mut Writer),
         each: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), Error> {
-        let request = encode(message_type, NLM_F_REQUEST | NLM_F_DUMP, request)?;
-        match self.socket.dump(request, attributes(each)) {
-            Ok(Dumped::Complete) => Ok(()),
-            Ok(Dumped::Interrupted) => Err(Error::Interrupted),
-            Err(error) => Err(Error::of_request(what, error)),
+        match self.dump_roughly(what, message_type, request, each)? {
+            Dumped::Complete => Ok(()),
+            Dumped::Interrupted => Err(Error::Interrupted),
         }
+    }
+
+    /// The same, when it does no harm that what is dumped is not of one moment.
+    fn dump_roughly(
+        &mut self,
+        what: &str,
+        message_type: u16,
+        request: impl FnOnce(&mut Writer),
+        each: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
+    ) -> Result<Dumped, Error> {
+        let request = encode(message_type, NLM_F_REQUEST | NLM_F_DUMP, request)?;
+        self.socket.dump(request, attributes(each)).map_err(|error| Error::of_request(what, error))
     }
 }
 
 impl Kernel for Nft {
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        transaction.stages().iter().try_for_each(|stage| self.commit_at(stage, None))
+        let is_bulk = transaction.len() > BULK;
+        if is_bulk && let Some(watch) = &mut self.watch {
+            let _ = watch.leave();
+            self.has_missed_events = true;
+        }
+        let result = transaction.stages().iter().try_for_each(|stage| self.commit_at(stage, None));
+        if is_bulk && let Some(watch) = &mut self.watch {
+            let _ = watch.join();
+        }
+        result
     }
 
     fn snapshot(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
-        self.consistent(|nft| nft.read_table(table, true))
+        self.read_table(table)
     }
 
     fn declarations(&mut self, table: &str) -> Result<Option<Snapshot>, Error> {
-        self.consistent(|nft| nft.read_table(table, false))
+        self.read_declarations(table)
     }
 
-    fn has_table(&mut self, table: &str) -> Result<bool, Error> {
-        Ok(self.read_table_flags(table)?.is_some())
+    fn watch(&mut self, table: &str, on_touch: OnTouch) -> Result<(), Error> {
+        let mut watch = TableWatch::start(table, self.port, on_touch)?;
+        watch.join()?;
+        self.watch = Some(watch);
+        self.has_missed_events = true;
+        Ok(())
+    }
+
+    fn missed_events(&mut self) -> bool {
+        std::mem::take(&mut self.has_missed_events)
+    }
+
+    fn supports_ownership(&mut self) -> Result<bool, Error> {
+        self.probe_ownership()
+    }
+
+    fn supports_destroy(&mut self) -> Result<bool, Error> {
+        self.probe_destroy()
+    }
+
+    fn trial(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        self.try_out(transaction)
+    }
+
+    fn table(&mut self, table: &str) -> Result<Option<TableInfo>, Error> {
+        self.read_table_info(table)
+    }
+
+    fn port(&self) -> u32 {
+        self.port
+    }
+
+    fn lookup(
+        &mut self,
+        table: &str,
+        set: &Set,
+        keys: &[&Key],
+    ) -> Result<Vec<Option<Value>>, Error> {
+        self.look_up(table, set, keys)
+    }
+
+    fn has_catch_all(&mut self, table: &str, set: &Set) -> Result<bool, Error> {
+        self.look_up_catch_all(table, set)
     }
 
     fn elements(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value)>, Error> {
-        self.consistent(|nft| nft.read_elements(table, set))
+        self.read_elements(table, set).map(|read| read.elements)
     }
 
     fn expiring(&mut self, table: &str, set: &Set) -> Result<Vec<(Key, Value, Lifetime)>, Error> {

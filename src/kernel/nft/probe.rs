@@ -1,16 +1,58 @@
 //! What the kernel lacks, found by trying and not by its version.
 
-use super::{Cause, Error, Kernel, Nft};
+use super::{Cause, Error, Fault, Nft, Refusal, Refusals};
 use nft_table::Family;
 use nft_table::{
-    BaseChain, Chain, ChainType, Constant, DataType, Expression, Hook, Operation, Reject, Rule,
-    Set, SetData, SetFlags, Statement, Transaction, Verdict,
+    BaseChain, Chain, ChainType, Constant, DataType, Expression, Hook, Key, Operation, Ownership,
+    Reject, Rule, Set, SetData, SetFlags, Statement, Transaction, Verdict,
 };
+use std::net::Ipv4Addr;
 
 /// Name of the table that is tried and never committed.
 const TABLE: &str = "kube-proxy-probe";
 
 impl Nft {
+    /// Sends a transaction whose last operation must fail, so that nothing of it is ever committed.
+    ///
+    /// # Errors
+    /// What the kernel has against the rest of it.
+    pub(super) fn try_out(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        let mut operations = transaction.operations.clone();
+        operations.push(Operation::DeleteChain(NEVER));
+        let tried = Transaction { table: transaction.table, operations };
+        match self.commit_at(&tried, None) {
+            Err(Error::Refused(Refusals(mut refusals))) => {
+                refusals.retain(|refusal| !is_deliberate(refusal));
+                if refusals.is_empty() { Ok(()) } else { Err(Error::Refused(Refusals(refusals))) }
+            }
+            result => result,
+        }
+    }
+
+    pub(super) fn probe_ownership(&mut self) -> Result<bool, Error> {
+        self.probe(vec![Operation::AddTable(Ownership::OwnedPersistent)])
+    }
+
+    pub(super) fn probe_destroy(&mut self) -> Result<bool, Error> {
+        let mut sets = sets();
+        let set = sets.swap_remove(0);
+        let key = Key::builder().address(Ipv4Addr::LOCALHOST.into()).build();
+        self.probe(vec![
+            Operation::AddTable(Ownership::Nobody),
+            Operation::AddSet(&set),
+            Operation::DestroyElements { set: &set, keys: vec![&key] },
+        ])
+    }
+
+    /// Whether the kernel knows how to do this.
+    fn probe(&mut self, operations: Vec<Operation<'_>>) -> Result<bool, Error> {
+        match self.try_out(&Transaction { table: TABLE, operations }) {
+            Ok(()) => Ok(true),
+            Err(error) if error.fault() == Fault::Content => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Tries everything that rulesets of this library are made of, in a transaction whose last operation
     /// must fail, so that nothing of it is ever committed.
     ///
@@ -21,20 +63,19 @@ impl Nft {
     /// [`Error::Permission`]; [`Error::Request`] if the kernel has no nftables at all.
     pub fn missing_features(&mut self) -> Result<Vec<String>, Error> {
         let (sets, chains) = (sets(), chains());
-        let mut operations = vec![Operation::AddTable];
+        let mut operations = vec![Operation::AddTable(Ownership::Nobody)];
         operations.extend(sets.iter().map(Operation::AddSet));
         operations.extend(chains.iter().map(Operation::AddChain));
         for chain in &chains {
             let add = |rule| Operation::AddRule { chain: &chain.name, rule };
             operations.extend(chain.rules.iter().map(add));
         }
-        operations.push(Operation::DeleteChain("never-there"));
-        let error = match self.commit(&Transaction { table: TABLE, operations }) {
+        let error = match self.try_out(&Transaction { table: TABLE, operations }) {
             Err(error @ Error::Refused(_)) => error,
             Err(error) => return Err(error),
             Ok(()) => return Ok(Vec::new()),
         };
-        let refusals = || error.refusals().iter().filter(|refusal| !is_deliberate(refusal));
+        let refusals = || error.refusals().iter();
         let is_missing = |cause: &Cause| matches!(cause, Cause::MissingFeature { .. });
         // What refers to a thing that is missing is refused as well, but is not the point.
         let any_missing = refusals().any(|refusal| is_missing(&refusal.cause));
@@ -43,8 +84,11 @@ impl Nft {
     }
 }
 
-fn is_deliberate(refusal: &super::Refusal) -> bool {
-    refusal.chain.as_deref() == Some("never-there")
+/// No chain has this name.
+const NEVER: &str = "never-there";
+
+fn is_deliberate(refusal: &Refusal) -> bool {
+    refusal.chain.as_deref() == Some(NEVER)
 }
 
 /// A set of each kind.

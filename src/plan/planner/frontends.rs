@@ -17,6 +17,10 @@ impl Planner {
         let mut affected = Vec::new();
         for name in changed.iter() {
             let Some(entry) = self.services.get_mut(name) else { continue };
+            if entry.absent {
+                // What it had stays its own.
+                continue;
+            }
             let wanted = entry.active().map(|service| {
                 let rank = Rank { created: service.created, service: name.clone() };
                 (rank, all_frontends(service))

@@ -3,7 +3,8 @@
 mod banks;
 mod earlier_run;
 mod frontends;
-mod refused;
+mod held;
+mod owner;
 mod write;
 
 use super::claims::{Claims, Rank};
@@ -17,9 +18,9 @@ use banks::Banks;
 use earlier_run::EarlierRun;
 pub use earlier_run::is_this_layout;
 use hashbrown::{HashMap, HashSet};
+use held::Versions;
 use ipnet::IpNet;
-use nft_table::Family;
-use nft_table::Table;
+use nft_table::{Family, Key, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub enum Dispute {
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Services that are served: not those in quarantine.
+    /// Services that are served.
     pub services: usize,
     /// Endpoints in all slices, whatever their conditions.
     pub endpoints: usize,
@@ -54,8 +55,8 @@ struct Entry {
     /// Frontends that it wants and does not have.
     lost: Vec<Frontend>,
     plans: Vec<PortPlan>,
-    /// The kernel refused it: planned as if it were not there.
-    quarantined: bool,
+    /// It is held, and nothing is known of what it was: planned as if it were not there.
+    absent: bool,
     /// It is counted as served.
     counted: bool,
 }
@@ -91,7 +92,7 @@ impl Entry {
     }
 
     fn active(&self) -> Option<&Service> {
-        self.service.as_deref().filter(|_| !self.quarantined)
+        self.service.as_deref().filter(|_| !self.absent)
     }
 }
 
@@ -112,6 +113,13 @@ pub struct Planner {
     banks: Banks,
     claims: Claims,
     changed: HashSet<ObjectName>,
+    /// Old versions of what changed since the last commit.
+    uncommitted: HashMap<ObjectName, Versions>,
+    /// Services that stay as they were, with the versions that they should be.
+    held: BTreeMap<ObjectName, Versions>,
+    /// What the kernel has of Services that are held and absent.
+    kept: BTreeMap<ObjectName, Vec<(SetName, Key)>>,
+    has_committed: bool,
     earlier_run: EarlierRun,
     disputes: Vec<Dispute>,
     effects: Effects,
@@ -137,6 +145,10 @@ impl Planner {
             banks: Banks::default(),
             claims: Claims::default(),
             changed: HashSet::new(),
+            uncommitted: HashMap::new(),
+            held: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            has_committed: false,
             earlier_run: HashMap::new(),
             disputes: Vec::new(),
             effects: Effects::default(),
@@ -173,13 +185,11 @@ impl Planner {
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Service(name, service) => {
-                let entry = self.services.entry(name.clone()).or_default();
-                if entry.service == service {
+                let there = self.services.get(&name).and_then(|entry| entry.service.as_ref());
+                if there == service.as_ref() && !self.held.contains_key(&name) {
                     return;
                 }
-                entry.service = service;
-                entry.quarantined = false;
-                self.changed.insert(name);
+                self.put_service(name, service);
             }
             Change::EndpointSlice(name, slice) => self.apply_slice(name, slice),
             Change::Node(node) => self.apply_node(node),
@@ -193,27 +203,45 @@ impl Planner {
         }
     }
 
+    fn put_service(&mut self, name: ObjectName, service: Option<Box<Service>>) {
+        self.release(&name);
+        let entry = self.services.entry(name.clone()).or_default();
+        let old = std::mem::replace(&mut entry.service, service);
+        if let Some(versions) = self.versions(&name) {
+            versions.keep_service(old);
+        }
+        self.changed.insert(name);
+    }
+
     fn apply_slice(&mut self, name: ObjectName, slice: Option<Box<EndpointSlice>>) {
         let service = slice.as_ref().map(|slice| slice.service_name());
         let before = match &service {
             Some(service) => self.slices.insert(name.clone(), service.clone()),
             None => self.slices.remove(&name),
         };
-        if let Some(before) = before.filter(|before| Some(before) != service.as_ref())
-            && let Some(entry) = self.services.get_mut(&before)
-        {
-            let gone = entry.remove_slice(&name.name);
-            self.counts.endpoints -= gone.map_or(0, |slice| slice.endpoints.len());
-            self.changed.insert(before);
+        if let Some(before) = before.filter(|before| Some(before) != service.as_ref()) {
+            self.put_slice(before, &name.name, None);
         }
         if let (Some(service), Some(slice)) = (service, slice) {
-            let entry = self.services.entry(service.clone()).or_default();
-            self.counts.endpoints += slice.endpoints.len();
-            let before = entry.put_slice(*slice);
-            self.counts.endpoints -= before.map_or(0, |slice| slice.endpoints.len());
-            entry.quarantined = false;
-            self.changed.insert(service);
+            self.put_slice(service, &name.name, Some(*slice));
         }
+    }
+
+    fn put_slice(&mut self, service: ObjectName, name: &Arc<str>, slice: Option<EndpointSlice>) {
+        self.release(&service);
+        let endpoints =
+            |slice: &Option<EndpointSlice>| slice.as_ref().map_or(0, |s| s.endpoints.len());
+        let entry = self.services.entry(service.clone()).or_default();
+        self.counts.endpoints += endpoints(&slice);
+        let old = match slice {
+            Some(slice) => entry.put_slice(slice),
+            None => entry.remove_slice(name),
+        };
+        self.counts.endpoints -= endpoints(&old);
+        if let Some(versions) = self.versions(&service) {
+            versions.keep_slice(name, old);
+        }
+        self.changed.insert(service);
     }
 
     fn apply_node(&mut self, node: Option<Box<Node>>) {
@@ -303,6 +331,7 @@ impl Planner {
             }
         }
         self.earlier_run = HashMap::new();
+        self.keep_unknown();
         self.write_nodeport_networks();
         self.writer.write_rules();
     }
@@ -337,6 +366,13 @@ impl Planner {
     /// stay.
     pub fn take_purges(&mut self) -> BTreeMap<Arc<str>, Vec<Backend>> {
         std::mem::take(&mut self.purges)
+    }
+
+    /// The table was away for a while: flows may have begun that nobody translated.
+    pub fn note_absence(&mut self) {
+        for plan in self.services.values().flat_map(|entry| &entry.plans) {
+            self.effects.note_absence(plan);
+        }
     }
 
     /// What follows from the plan outside the table.

@@ -139,7 +139,8 @@ impl Planner {
         for (map, backends) in objects.maps {
             let there = before.maps.iter().find(|(there, _)| there.name == map.name);
             let gone = |there: &[Backend]| there.iter().any(|backend| !backends.contains(backend));
-            if there.is_none_or(|(_, there)| gone(there)) {
+            // One that is noted already has to know whom it may remember by now.
+            if there.is_none_or(|(_, there)| gone(there)) || self.purges.contains_key(&map.name) {
                 self.purges.insert(map.name.clone(), backends);
             }
             self.writer.put_set(map);

@@ -6,7 +6,7 @@ use super::numbers::{self, element as element_number, message};
 use super::subject::{Message, Subject};
 use super::writer::{Open, OpenMessage, Writer};
 use crate::shape::{Shape, check_name, check_rule};
-use crate::{Key, Lifetime, Operation, Rule, Set, ShapeError, Transaction, Value};
+use crate::{Key, Lifetime, Operation, Ownership, Rule, Set, ShapeError, Transaction, Value};
 use netlink_packet_core::{
     Emitable, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
 };
@@ -130,7 +130,9 @@ fn estimate(transaction: &Transaction<'_>) -> usize {
         Operation::AddExpiring { set, elements } => {
             elements.len() * (4 + 12 + set.key_len() + set.data_len() + 12 + 24)
         }
-        Operation::DeleteElements { set, keys } => keys.len() * (2 * set.key_len() + 24),
+        Operation::DeleteElements { set, keys } | Operation::DestroyElements { set, keys } => {
+            keys.len() * (2 * set.key_len() + 24)
+        }
         _ => 1024,
     };
     let bytes: usize = transaction.operations.iter().map(of).sum();
@@ -184,9 +186,13 @@ impl Encoder<'_> {
     fn encode(&mut self, operation: &Operation<'_>) -> Result<(), ShapeError> {
         let table = self.table.to_owned();
         match operation {
-            Operation::AddTable => {
-                let attributes =
-                    vec![TableAttribute::Name(table), TableAttribute::Flags(TableFlags::empty())];
+            Operation::AddTable(ownership) => {
+                let flags = match ownership {
+                    Ownership::Nobody => 0,
+                    Ownership::OwnedPersistent => numbers::table::OWNER | numbers::table::PERSIST,
+                };
+                let flags = TableFlags::from_bits_retain(flags);
+                let attributes = vec![TableAttribute::Name(table), TableAttribute::Flags(flags)];
                 self.message(ADD, NfTablesMessage::NewTable(TableMessage { attributes }));
             }
             Operation::DeleteTable => {
@@ -230,7 +236,12 @@ impl Encoder<'_> {
                 let content = SetElementMessage { attributes };
                 self.message(DELETE, NfTablesMessage::DeleteSetElement(content));
             }
-            Operation::DeleteElements { set, keys } => return self.delete_elements(set, keys),
+            Operation::DeleteElements { set, keys } => {
+                return self.delete_elements(message::DELETE_ELEMENTS, set, keys);
+            }
+            Operation::DestroyElements { set, keys } => {
+                return self.delete_elements(message::DESTROY_ELEMENTS, set, keys);
+            }
             Operation::AddElements { set, elements } => return self.add_elements(set, elements),
             Operation::AddExpiring { set, elements } => return self.add_expiring(set, elements),
         }
@@ -277,10 +288,15 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn delete_elements(&mut self, set: &Set, keys: &[&Key]) -> Result<(), ShapeError> {
+    fn delete_elements(
+        &mut self,
+        message_type: u16,
+        set: &Set,
+        keys: &[&Key],
+    ) -> Result<(), ShapeError> {
         set.check()?;
         let shape = Shape::of(set);
-        let mut list = List::new(message::DELETE_ELEMENTS, DELETE, &set.name, None);
+        let mut list = List::new(message_type, DELETE, &set.name, None);
         for (index, key) in keys.iter().enumerate() {
             self.checked(index, shape.check_key(key))?;
             if set.is_plain_interval() {

@@ -223,6 +223,7 @@ pub struct ElementReader<'a> {
     bounds: Vec<(SmallVec<[u8; 16]>, bool, Value)>,
     /// Names of chains, each once.
     chains: HashSet<Arc<str>>,
+    has_catch_all: bool,
 }
 
 impl<'a> ElementReader<'a> {
@@ -235,7 +236,18 @@ impl<'a> ElementReader<'a> {
             lifetimes: Vec::new(),
             bounds: Vec::new(),
             chains: HashSet::new(),
+            has_catch_all: false,
         }
+    }
+
+    /// Whether there was an element that stands for all keys. It is not among those that were read.
+    pub fn has_catch_all(&self) -> bool {
+        self.has_catch_all
+    }
+
+    /// The element that was read last.
+    pub fn last(&self) -> Option<&(Key, Value)> {
+        self.elements.last()
     }
 
     /// Reads the attributes of a `NFT_MSG_NEWSETELEM`.
@@ -252,7 +264,7 @@ impl<'a> ElementReader<'a> {
 
     fn element(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         let (mut key, mut key_end): (&[u8], _) = (&[], None);
-        let (mut data, mut is_end, mut comment) = (None, false, None);
+        let (mut data, mut flags, mut comment) = (None, 0, None);
         let (mut timeout, mut expires) = (None, None);
         for attribute in walk(bytes) {
             let (kind, value) = attribute?;
@@ -260,7 +272,7 @@ impl<'a> ElementReader<'a> {
                 number::KEY => key = find(value, number::VALUE).unwrap_or_default(),
                 number::KEY_END => key_end = find(value, number::VALUE),
                 number::DATA => data = Some(value),
-                number::FLAGS => is_end = walk::number(value)? & number::INTERVAL_END != 0,
+                number::FLAGS => flags = walk::number(value)?,
                 number::TIMEOUT => timeout = Some(milliseconds(value)?),
                 number::EXPIRATION => expires = Some(milliseconds(value)?),
                 number::USER_DATA => {
@@ -271,6 +283,11 @@ impl<'a> ElementReader<'a> {
                 _ => {}
             }
         }
+        if flags & number::CATCH_ALL != 0 {
+            self.has_catch_all = true;
+            return Ok(());
+        }
+        let is_end = flags & number::INTERVAL_END != 0;
         for len in [key.len(), key_end.map_or(key.len(), <[u8]>::len)] {
             if len != self.shape.key_len {
                 return Err(self.wrong_len("a key", len, self.shape.key_len));

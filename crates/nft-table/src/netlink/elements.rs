@@ -39,6 +39,16 @@ impl Shape {
         out.close(element);
     }
 
+    /// Writes a request for elements by key, to be answered with one message each, in this order. The kernel stops
+    /// at the first that is not there.
+    pub(super) fn write_request(self, out: &mut Writer, keys: &[&Key]) {
+        let list = out.open(number::ELEMENTS);
+        for key in keys {
+            self.write(out, key, None);
+        }
+        out.close(list);
+    }
+
     /// Writes an element of a dynamic set, which is never one of intervals. The kernel takes none that outlives its
     /// timeout.
     pub fn write_expiring(self, out: &mut Writer, key: &Key, value: &Value, lifetime: Lifetime) {

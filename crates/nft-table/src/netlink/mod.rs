@@ -6,6 +6,7 @@
 //! Elements are the hot path: they are written into the batch one by one, and read from dumps without
 //! anything in between. The few other messages go through the types of `netlink-packet-netfilter`.
 
+mod ask;
 mod batch;
 mod declarations;
 pub mod dump;
@@ -20,6 +21,7 @@ mod userdata;
 pub mod walk;
 mod writer;
 
+pub use ask::{elements_by_key, the_catch_all};
 pub use batch::{Batch, EncodeError};
 pub use snapshot::{AnonymousSets, SnapshotChain};
 pub use subject::Subject;

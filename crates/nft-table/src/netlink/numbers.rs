@@ -16,6 +16,8 @@ pub mod message {
     const NFTABLES: u16 = 10 << 8;
     /// `NFT_MSG_NEWTABLE`
     pub const NEW_TABLE: u16 = NFTABLES;
+    /// `NFT_MSG_DELTABLE`
+    pub const DELETE_TABLE: u16 = NFTABLES | 2;
     /// `NFT_MSG_GETTABLE`
     pub const GET_TABLE: u16 = NFTABLES | 1;
     /// `NFT_MSG_NEWCHAIN`
@@ -36,6 +38,8 @@ pub mod message {
     pub const GET_ELEMENTS: u16 = NFTABLES | 13;
     /// `NFT_MSG_DELSETELEM`
     pub const DELETE_ELEMENTS: u16 = NFTABLES | 14;
+    /// `NFT_MSG_DESTROYSETELEM`
+    pub const DESTROY_ELEMENTS: u16 = NFTABLES | 30;
     /// `NFT_MSG_NEWGEN`
     pub const NEW_GENERATION: u16 = NFTABLES | 15;
     /// `NFT_MSG_GETGEN`
@@ -61,8 +65,16 @@ pub mod table {
     pub const NAME: u16 = 1;
     /// `NFTA_TABLE_FLAGS`
     pub const FLAGS: u16 = 2;
+    /// `NFTA_TABLE_HANDLE`
+    pub const HANDLE: u16 = 4;
+    /// `NFTA_TABLE_OWNER`
+    pub const OWNER_PORT: u16 = 7;
     /// `NFT_TABLE_F_DORMANT`
     pub const DORMANT: u32 = 1;
+    /// `NFT_TABLE_F_OWNER`
+    pub const OWNER: u32 = 2;
+    /// `NFT_TABLE_F_PERSIST`
+    pub const PERSIST: u32 = 4;
 }
 
 /// Attributes of a chain and of the hook in it.
@@ -167,6 +179,8 @@ pub mod element {
     pub const KEY_END: u16 = 10;
     /// `NFT_SET_ELEM_INTERVAL_END`
     pub const INTERVAL_END: u32 = 1;
+    /// `NFT_SET_ELEM_CATCHALL`
+    pub const CATCH_ALL: u32 = 2;
 
     /// `NFTA_DATA_VALUE`
     pub const VALUE: u16 = 1;

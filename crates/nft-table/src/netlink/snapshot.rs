@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub type AnonymousSets = HashMap<String, Vec<u8>>;
 
 /// What the kernel has of a chain.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SnapshotChain {
     /// Where it is attached to a hook, if it is.
     pub base: Option<BaseChain>,

@@ -8,8 +8,8 @@ use super::{Batch, SnapshotChain, Subject, Writer, userdata};
 use crate::Family;
 use crate::example::example;
 use crate::{
-    Constant, Data, DataType, Expression, Key, Lifetime, Operation, Reject, Rule, Set, SetData,
-    SetFlags, Statement, Transaction, Value, Verdict,
+    Constant, Data, DataType, Expression, Key, Lifetime, Operation, Ownership, Reject, Rule, Set,
+    SetData, SetFlags, Statement, Transaction, Value, Verdict,
 };
 use netlink_packet_core::{NLM_F_ACK, NetlinkBuffer};
 use std::net::{IpAddr, Ipv4Addr};
@@ -73,7 +73,8 @@ fn elements(batch: &Batch) -> Vec<String> {
 
 fn add(set: &Set, elements: &[(Key, Value)], first_sequence: u32) -> Batch {
     let elements = elements.iter().map(|(key, value)| (key, value)).collect();
-    let operations = vec![Operation::AddTable, Operation::AddElements { set, elements }];
+    let operations =
+        vec![Operation::AddTable(Ownership::Nobody), Operation::AddElements { set, elements }];
     Batch::encode(&Transaction { table: "t", operations }, first_sequence, None).unwrap()
 }
 
@@ -284,7 +285,8 @@ fn an_offset_names_the_expression() {
 
 #[test]
 fn a_batch_can_be_for_a_generation() {
-    let transaction = Transaction { table: "t", operations: vec![Operation::AddTable] };
+    let transaction =
+        Transaction { table: "t", operations: vec![Operation::AddTable(Ownership::Nobody)] };
     let batch = Batch::encode(&transaction, 1, Some(0x1234)).unwrap();
     assert_eq!(hex(&messages(&batch)[0].3), "0800010000001234");
 }

@@ -7,17 +7,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What the kernel has of a set or map.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SnapshotSet {
     /// The declaration as far as it can be read back; None where the kernel's differs from anything
     /// that [`Set`] can say.
     pub set: Option<Set>,
-    /// Empty for a dynamic set.
+    /// Empty for a dynamic set, and where only declarations were read. A dump may lack some, or have others that are
+    /// gone.
     pub elements: Vec<(Key, Value)>,
+    /// How many elements the kernel counts, where it says so.
+    pub count: Option<u32>,
+    /// It holds an element that stands for all keys (`*` in nft).
+    pub has_catch_all: bool,
 }
 
 /// What the kernel has of the table.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Its named sets and maps, by name.
     pub sets: HashMap<Arc<str>, SnapshotSet>,
@@ -129,6 +134,15 @@ impl Table {
         })
     }
 
+    /// What the kernel has and the table does not want, with the value that the kernel has.
+    pub fn unwanted(&self) -> impl Iterator<Item = (SetId, &Key, &Value)> {
+        let states = self.touched_sets.iter().filter_map(|id| Some((*id, self.state(*id)?)));
+        states.flat_map(|(id, state)| {
+            let gone = state.touched.iter().filter(|(key, _)| !state.elements.contains_key(*key));
+            gone.filter_map(move |(key, before)| Some((id, key, before.as_ref()?)))
+        })
+    }
+
     /// Takes for what the kernel has under a key what was just read there, with no doubt about it.
     pub fn observe(&mut self, id: SetId, key: &Key, there: Option<Value>) {
         let state = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut);
@@ -165,6 +179,29 @@ impl Table {
     /// do no harm: [`Table::changes`] leaves them alone until [`Table::delete_unused`].
     pub fn has_unused(&self) -> bool {
         !self.unused_chains.is_empty() || !self.unused_sets.is_empty()
+    }
+
+    /// Has the next [`Table::changes`] delete those of the chains whose names are such.
+    pub fn delete_unused_chains(&mut self, is_such: impl Fn(&str) -> bool) {
+        let such: Vec<Arc<str>> =
+            self.unused_chains.iter().filter(|name| is_such(name)).cloned().collect();
+        for name in such {
+            self.unused_chains.remove(&name);
+            self.touched_chains.insert(name, KernelChain::Different { base: None });
+        }
+    }
+
+    /// Whether the kernel has all sets and their elements as they should be, as far as is believed.
+    pub fn has_all_elements(&self) -> bool {
+        self.removed_sets.is_empty() && self.touched_states().next().is_none()
+    }
+
+    /// The keys of each set under which the kernel is to get or lose something.
+    pub fn pending(&self) -> impl Iterator<Item = (SetId, Vec<Key>)> {
+        let states = self.touched_sets.iter().filter_map(|id| Some((*id, self.state(*id)?)));
+        states
+            .filter(|(_, state)| !state.new)
+            .map(|(id, state)| (id, state.touched.keys().cloned().collect()))
     }
 
     /// Has the next [`Table::changes`] delete them. A transaction of its own is best: before 6.2 the

@@ -20,13 +20,10 @@ impl Table {
         let mut operations = Vec::new();
         match self.in_kernel {
             InKernel::Present => {}
-            InKernel::Absent => operations.push(Operation::AddTable),
-            // AddTable first: deleting needs the table to be there.
-            InKernel::Other => operations.extend([
-                Operation::AddTable,
-                Operation::DeleteTable,
-                Operation::AddTable,
-            ]),
+            InKernel::Absent => operations.push(Operation::AddTable(self.ownership)),
+            InKernel::Other => {
+                operations.extend([Operation::DeleteTable, Operation::AddTable(self.ownership)])
+            }
         }
         self.push_deletions(&mut operations);
         self.push_additions(&mut operations);
@@ -98,7 +95,7 @@ impl Table {
         }
     }
 
-    fn touched_states(&self) -> impl Iterator<Item = &SetState> {
+    pub(super) fn touched_states(&self) -> impl Iterator<Item = &SetState> {
         // A set that was touched back to what it was has nothing to write.
         let is_other = |state: &SetState| {
             let mut touched = state.touched.iter();

@@ -108,14 +108,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn tamper() -> impl Strategy<Value = Tamper> {
     use Tamper::{AddChain, AddElement, AddNameless, AddSet, DeleteElement, FlushChain};
-    prop::sample::select(vec![
-        DeleteElement,
-        AddElement,
-        FlushChain,
-        AddChain,
-        AddSet,
-        AddNameless,
-    ])
+    prop::sample::select(vec![DeleteElement, AddElement, FlushChain, AddChain, AddSet, AddNameless])
 }
 
 fn set_name(number: u8) -> String {

@@ -20,7 +20,7 @@ pub use adoption::{Snapshot, SnapshotSet};
 pub use error::TableError;
 
 use crate::shape::Shape;
-use crate::{BaseChain, Chain, Key, Set, Value};
+use crate::{BaseChain, Chain, Key, Ownership, Set, Value};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -86,6 +86,7 @@ pub struct Table {
     unused_chains: BTreeSet<Arc<str>>,
     unused_sets: BTreeSet<Arc<str>>,
     in_kernel: InKernel,
+    ownership: Ownership,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,18 @@ impl Table {
             unused_chains: BTreeSet::new(),
             unused_sets: BTreeSet::new(),
             in_kernel: InKernel::Absent,
+            ownership: Ownership::Nobody,
         }
+    }
+
+    /// Says who may change the table when it is added to the kernel; one that is there stays as it is.
+    pub fn set_ownership(&mut self, ownership: Ownership) {
+        self.ownership = ownership;
+    }
+
+    /// Whether the kernel has the table, as far as is believed.
+    pub fn is_present(&self) -> bool {
+        self.in_kernel == InKernel::Present
     }
 
     /// The name of the table, in family inet.

@@ -25,7 +25,7 @@ impl Model {
         let mut table = self.0.clone();
         for operation in &transaction.operations {
             let done = match (operation, &mut table) {
-                (Operation::AddTable, table) => {
+                (Operation::AddTable(_), table) => {
                     table.get_or_insert_default();
                     Ok(())
                 }
@@ -46,7 +46,10 @@ impl Model {
         let mut snapshot = Snapshot::default();
         for (name, (set, elements)) in &table.sets {
             let elements = elements.clone().into_iter().collect();
-            snapshot.sets.insert(name.clone(), SnapshotSet { set: Some(set.clone()), elements });
+            snapshot.sets.insert(
+                name.clone(),
+                SnapshotSet { set: Some(set.clone()), elements, ..SnapshotSet::default() },
+            );
         }
         for (name, (base, rules)) in &table.chains {
             let chain = Chain { name: name.clone(), base: *base, rules: rules.clone() };
@@ -61,7 +64,7 @@ impl ModelTable {
         const NO_SET: &str = "no such set";
         const NO_CHAIN: &str = "no such chain";
         match operation {
-            Operation::AddTable | Operation::DeleteTable => {}
+            Operation::AddTable(_) | Operation::DeleteTable => {}
             Operation::AddSet(set) => {
                 let (there, _) = self
                     .sets
@@ -87,6 +90,10 @@ impl ModelTable {
                 }
             }
             Operation::AddExpiring { .. } => return Err("a table has no elements that expire"),
+            Operation::DestroyElements { set, keys } => {
+                let (_, there) = self.sets.get_mut(&set.name).ok_or(NO_SET)?;
+                keys.iter().for_each(|key| drop(there.remove(*key)));
+            }
             Operation::DeleteElements { set, keys } => {
                 let (_, there) = self.sets.get_mut(&set.name).ok_or(NO_SET)?;
                 if keys.iter().any(|key| there.remove(*key).is_none()) {

@@ -68,6 +68,19 @@ impl Load {
         (load.report.into_inner().expect("not poisoned"), result)
     }
 
+    /// Opens one connection and asks who is there. How often its packets had to be sent again until it was open.
+    ///
+    /// # Errors
+    /// It is refused, broken, or too slow.
+    pub fn once(client: &Client, target: SocketAddr) -> std::io::Result<u32> {
+        client.inside(|| {
+            let socket = client.stream(target)?;
+            let again = retransmissions(&socket);
+            exchange(&mut socket.into(), TOO_LONG)?;
+            Ok(again)
+        })
+    }
+
     /// Waits until that many more connections have been tried.
     pub fn wait_for(&self, more: usize) {
         let report = self.report.lock().expect("not poisoned");

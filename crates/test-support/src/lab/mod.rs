@@ -139,6 +139,11 @@ impl Lab {
         self.node().output("nft", arguments)
     }
 
+    /// The same, with what it says where it fails.
+    pub fn try_nft(&self, arguments: &[&str]) -> Result<String, String> {
+        self.node().namespace.try_output("nft", arguments)
+    }
+
     /// Gives the node a further address, served under a name of its own on this port, as a host process that
     /// binds to it would.
     pub fn serve_on_node(&mut self, name: &str, address: IpAddr, port: u16) {

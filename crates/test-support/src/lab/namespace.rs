@@ -41,12 +41,17 @@ impl Namespace {
 
     /// Runs a program inside and returns its standard output; panics when it fails.
     pub fn output(&self, program: &str, arguments: &[&str]) -> String {
+        self.try_output(program, arguments)
+            .unwrap_or_else(|errors| panic!("{program} {}: {errors}", arguments.join(" ")))
+    }
+
+    /// The same, with what it says where it fails.
+    pub fn try_output(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         let output = self
             .run(|| Command::new(program).args(arguments).output())
             .unwrap_or_else(|error| panic!("run {program}: {error}"));
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {}: {errors}", arguments.join(" "));
-        String::from_utf8(output.stdout).expect("UTF-8")
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
     /// Sets sysctls, written with dots (or with slashes, where a name has dots): `net.ipv4.ip_forward`.

@@ -8,13 +8,14 @@ use kube_proxy::intake::Options;
 use kube_proxy::kernel::addresses::{
     AddressWatch, FamilySelection, LocalAddresses, NodePortSelection,
 };
-use kube_proxy::kernel::nft::{Error, Nft};
+use kube_proxy::kernel::nft::{Error, Kernel, Nft};
 use kube_proxy::manifests::Source;
 use kube_proxy::model::{Change, Node};
 use kube_proxy::plan::{DetectLocal, Settings};
 use kube_proxy::sync::{Committed, Engine};
 use nft_table::{Family, Table};
 use serde_json::Value;
+use std::time::Instant;
 
 /// What the operator of the lab's node configured.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct Config {
     pub nodeport_addresses: Option<Vec<IpNet>>,
     /// Families whose NodePorts are to be had on the loopback addresses, too.
     pub localhost_nodeports: Vec<Family>,
+    /// The table is owned, where the kernel can.
+    pub own_table: bool,
 }
 
 impl Default for Config {
@@ -37,6 +40,7 @@ impl Default for Config {
             masquerade_all: false,
             nodeport_addresses: Some(nets(["192.0.2.1/32", "2001:db8::1/128"])),
             localhost_nodeports: Vec::new(),
+            own_table: true,
         }
     }
 }
@@ -47,6 +51,7 @@ pub struct Proxy<'l> {
     manifests: Manifests,
     engine: Engine<Nft>,
     known: Vec<Change>,
+    transactions: u32,
 }
 
 impl<'l> Proxy<'l> {
@@ -61,16 +66,17 @@ impl<'l> Proxy<'l> {
     }
 
     fn with_manifests(lab: &'l Lab, config: Config, manifests: Manifests) -> Proxy<'l> {
-        Proxy { lab, manifests, engine: engine(lab, config), known: Vec::new() }
+        Proxy { lab, manifests, engine: engine(lab, config), known: Vec::new(), transactions: 0 }
     }
 
-    /// What a proxy that starts now would write, if it were another one: operations.
+    /// What a proxy writes that starts in the place of this one: operations.
     #[track_caller]
-    pub fn written_by_a_new_one(&self, config: Config) -> usize {
-        let mut engine = engine(self.lab, config);
-        engine.set_addresses(self.addresses());
-        self.read().into_iter().for_each(|change| engine.apply(change));
-        let committed = engine.sync();
+    pub fn written_by_a_new_one(&mut self, config: Config) -> usize {
+        // The one before is gone, and its socket with it.
+        self.engine = engine(self.lab, config);
+        self.engine.set_addresses(self.addresses());
+        self.read().into_iter().for_each(|change| self.engine.apply(change));
+        let committed = self.engine.sync();
         committed.unwrap_or_else(|error| panic!("not committed: {error}")).operations
     }
 
@@ -116,7 +122,19 @@ impl<'l> Proxy<'l> {
         self.known = changes.clone();
         self.engine.set_addresses(self.addresses());
         gone.into_iter().chain(changes).for_each(|change| self.engine.apply(change));
-        self.engine.sync()
+        let generation = |engine: &mut Engine<Nft>| engine.kernel_mut().generation();
+        let before = generation(&mut self.engine)?;
+        let committed = self.engine.sync()?;
+        self.transactions = generation(&mut self.engine)?.wrapping_sub(before);
+        while self.engine.forget_time().is_some() {
+            self.engine.forget_clients(Instant::now());
+        }
+        Ok(committed)
+    }
+
+    /// How many transactions were committed for the last change, by whomever; what is forgotten later is not counted.
+    pub fn transactions(&self) -> u32 {
+        self.transactions
     }
 
     /// The table as planned.
@@ -153,7 +171,7 @@ fn engine(lab: &Lab, config: Config) -> Engine<Nft> {
     let selection = NodePortSelection { v4: selection(), v6: selection() };
     let select = Box::new(move |_: Option<&Node>| selection.clone());
     let nft = lab.node().namespace.run(|| Nft::open().expect("open an nftables socket"));
-    Engine::new(nft, settings, select)
+    Engine::new(nft, settings, select, config.own_table)
 }
 
 /// Are two changes about the same object?

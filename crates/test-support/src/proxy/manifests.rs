@@ -44,6 +44,13 @@ impl Manifests {
         fs::rename(draft, self.path().join(file)).expect("rename a manifest");
     }
 
+    /// Deletes objects, as far as they are there.
+    pub fn delete_if_there(&self, objects: impl IntoIterator<Item = Value>) {
+        for object in objects {
+            let _ = fs::remove_file(self.path().join(file_of(&object)));
+        }
+    }
+
     /// Deletes objects that were applied.
     pub fn delete(&self, objects: impl IntoIterator<Item = Value>) {
         for object in objects {

@@ -3,7 +3,7 @@
 use super::Manifests;
 use crate::lab::Lab;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ pub struct Program<'l> {
     lab: &'l Lab,
     child: Child,
     log: Arc<Mutex<String>>,
+    is_read: Arc<AtomicBool>,
 }
 
 impl<'l> Program<'l> {
@@ -39,8 +41,30 @@ impl<'l> Program<'l> {
         program
     }
 
+    /// Starts it with more flags.
+    pub fn spawn_with_manifests(
+        lab: &'l Lab,
+        manifests: &Manifests,
+        flags: &[&str],
+    ) -> Program<'l> {
+        let mut command = Program::command(manifests, None);
+        command.args(flags);
+        Program::spawn_command(lab, command)
+    }
+
+    /// Starts it with more flags, and waits until it is healthy.
+    pub fn start_with(lab: &'l Lab, manifests: &Manifests, flags: &[&str]) -> Program<'l> {
+        let mut program = Program::spawn_with_manifests(lab, manifests, flags);
+        program.wait_until(|program| program.healthz().starts_with("HTTP/1.1 200"));
+        program
+    }
+
     /// Starts it. `config` are fields of a KubeProxyConfiguration.
     pub fn spawn(lab: &'l Lab, manifests: &Manifests, config: Option<Value>) -> Program<'l> {
+        Program::spawn_command(lab, Program::command(manifests, config))
+    }
+
+    fn command(manifests: &Manifests, config: Option<Value>) -> Command {
         let mut command = Command::new(program());
         command.arg("--manifests").arg(manifests.path()).args(["--hostname-override", "node"]);
         // The conntrack table's size is the whole machine's, so it is left alone.
@@ -55,7 +79,7 @@ impl<'l> Program<'l> {
         } else {
             command.args(["--conntrack-max-per-core", "0"]);
         }
-        Program::spawn_command(lab, command)
+        command
     }
 
     /// Starts it with these flags alone.
@@ -81,14 +105,24 @@ impl<'l> Program<'l> {
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let keeper = log.clone();
+        let is_read = Arc::new(AtomicBool::new(true));
+        let reads = is_read.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
+                while !reads.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 let mut log = keeper.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        Program { lab, child, log }
+        Program { lab, child, log, is_read }
+    }
+
+    /// Leaves its log unread from now on.
+    pub fn stop_reading(&self) {
+        self.is_read.store(false, Ordering::Relaxed);
     }
 
     /// Waits until something is so; panics with the log when it never is, or when the program ends.
@@ -122,6 +156,22 @@ impl<'l> Program<'l> {
         })
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has ended by itself; None if it does not.
+    pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + patience;
+        loop {
+            match self.child.try_wait().expect("wait") {
+                None if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+                status => return status,
+            }
+        }
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
@@ -129,8 +179,13 @@ impl<'l> Program<'l> {
 
     /// SIGTERM, and waits for its end.
     pub fn terminate(mut self) -> ExitStatus {
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("signal");
+        self.signal(Signal::SIGTERM);
         self.child.wait().expect("wait")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(Pid::from_raw(self.child.id() as i32), signal).expect("signal");
     }
 
     /// SIGKILL.
@@ -141,6 +196,7 @@ impl Drop for Program<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.is_read.store(true, Ordering::Relaxed);
         if std::thread::panicking() {
             eprintln!("kube-proxy said:\n{}", self.log());
         }
