@@ -28,15 +28,27 @@ impl Proxy {
     /// Writes the files that the pod would find, from the ConfigMap in the cluster, and starts the program
     /// of the DaemonSet in the cluster with the capabilities that it grants.
     pub fn start(cluster: &Cluster, machine: &Machine, node: &str) -> Proxy {
-        Proxy::start_program(cluster, machine, node, Path::new(env!("CARGO_BIN_EXE_kube-proxy")))
+        Proxy::start_program(
+            cluster,
+            machine,
+            node,
+            Path::new(env!("CARGO_BIN_EXE_kube-proxy")),
+            "nftables",
+        )
     }
 
     /// Upstream's kube-proxy in the same place; it wants more capabilities.
-    pub fn start_upstream(cluster: &Cluster, machine: &Machine, node: &str) -> Proxy {
-        Proxy::start_program(cluster, machine, node, &cluster.tool("kube-proxy"))
+    pub fn start_upstream(cluster: &Cluster, machine: &Machine, node: &str, mode: &str) -> Proxy {
+        Proxy::start_program(cluster, machine, node, &cluster.tool("kube-proxy"), mode)
     }
 
-    fn start_program(cluster: &Cluster, machine: &Machine, node: &str, program: &Path) -> Proxy {
+    fn start_program(
+        cluster: &Cluster,
+        machine: &Machine,
+        node: &str,
+        program: &Path,
+        mode: &str,
+    ) -> Proxy {
         let directory = cluster.directory().join(node);
         let place = |text: &str| {
             MOUNTS.iter().fold(text.to_owned(), |text, (mount, own)| {
@@ -49,6 +61,7 @@ impl Proxy {
         let map = cluster.get("/api/v1/namespaces/kube-system/configmaps/kube-proxy");
         for (file, text) in map["data"].as_object().expect("data") {
             let text = place(text.as_str().expect("text"));
+            let text = text.replace("mode: nftables", &format!("mode: {mode}"));
             fs::write(directory.join("configuration").join(file), text).expect("write");
         }
         fs::copy(cluster.ca_file(), directory.join("serviceaccount/ca.crt")).expect("copy");

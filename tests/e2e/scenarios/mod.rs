@@ -28,7 +28,14 @@ pub const ALL: &[Scenario] = &[
     ("a_new_service_cidr_is_guarded", nodes::a_new_service_cidr_is_guarded),
     ("an_unfit_node_ends_the_program", nodes::an_unfit_node_ends_the_program),
     ("two_nodes", nodes::two_nodes),
-    ("to_upstream_and_back_loses_nothing", migration::to_and_fro_loses_nothing),
+    (
+        "upstream_in_nftables_mode_and_back_loses_nothing",
+        migration::nftables_to_and_fro_loses_nothing,
+    ),
+    (
+        "upstream_in_iptables_mode_and_back_loses_nothing",
+        migration::iptables_to_and_fro_loses_nothing,
+    ),
     ("the_api_server_may_go_away", api_server::may_go_away),
     ("an_expired_watch_is_listed_again", api_server::an_expired_watch_is_listed_again),
     ("a_thousand_services_at_once", burst::a_thousand_services_at_once),
