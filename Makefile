@@ -1,7 +1,7 @@
 # Everything here sets up what it needs, as root, on a Debian machine with Rust.
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test test-bridge chaos lint deny e2e bench bench-peer bench-packets rulesets
+.PHONY: help set-up demo test test-bridge test-shared chaos lint deny e2e bench bench-peer bench-packets rulesets
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
@@ -20,6 +20,10 @@ RELEASES = bullseye trixie
 test-bridge: set-up ## Test pods behind a bridge, in VMs with the kernels of RELEASES of Debian
 	@hack/set-up vm
 	@for release in $(RELEASES); do vm-tests/test $$release --workspace --test bridge || exit; done
+
+test-shared: set-up ## Test beside other programs where the kernel has no owners of tables, in a VM
+	@hack/set-up vm
+	@vm-tests/test bullseye -p kube-proxy --test netns among
 
 MINUTES = 60
 chaos: set-up ## Restart, kill, upgrade and tamper for MINUTES while clients connect; nobody may notice

@@ -142,8 +142,8 @@ impl Nft {
                         base: dumped.base,
                         rules: Vec::new(),
                         anonymous_sets: anonymous_sets.clone(),
+                        is_foreign: dumped.is_foreign,
                     };
-                    snapshot.is_foreign |= dumped.is_foreign;
                     snapshot.chains.insert(dumped.name.into(), chain);
                 }
                 Ok(())

@@ -27,7 +27,7 @@ pub fn is_this_layout(there: &Snapshot) -> bool {
         SetName::parse(name).is_none_or(|known| set.set.as_ref() == Some(&known.declaration()))
     };
     let is_known = |(name, chain): (&Arc<str>, &SnapshotChain)| {
-        chain.base.as_ref().is_none_or(|base| is_base_chain(name, base))
+        !chain.is_foreign && chain.base.as_ref().is_none_or(|base| is_base_chain(name, base))
     };
     !there.is_foreign && there.sets.iter().all(fits) && there.chains.iter().all(is_known)
 }

@@ -22,6 +22,8 @@ pub struct SnapshotChain {
     pub rules: Vec<Vec<u8>>,
     /// The anonymous sets of the table.
     pub anonymous_sets: Arc<AnonymousSets>,
+    /// It is set up in a way that this library has no word for, as with a policy other than accept.
+    pub is_foreign: bool,
 }
 
 impl SnapshotChain {
@@ -35,7 +37,8 @@ impl SnapshotChain {
             }
             rules.push(emit(rule).unwrap_or_default());
         }
-        SnapshotChain { base: chain.base, rules, anonymous_sets: Arc::new(anonymous_sets) }
+        let anonymous_sets = Arc::new(anonymous_sets);
+        SnapshotChain { base: chain.base, rules, anonymous_sets, is_foreign: false }
     }
 
     /// Whether its rules are those of `chain`: everything that would be sent for them is there with the

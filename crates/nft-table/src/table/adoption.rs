@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub sets: HashMap<Arc<str>, SnapshotSet>,
     /// Its chains, by name.
     pub chains: HashMap<Arc<str>, SnapshotChain>,
-    /// It is set up in a way that this library has no word for, as with a policy other than accept.
+    /// It is set up in a way that this library has no word for, as with a flag.
     pub is_foreign: bool,
 }
 
@@ -247,7 +247,8 @@ impl Table {
                     .is_none_or(|there| there.set.as_ref() == Some(&state.set))
         });
         let chains_fit = self.chains.values().all(|chain| {
-            snapshot.chains.get(&chain.name).is_none_or(|there| there.base == chain.base)
+            let there = snapshot.chains.get(&chain.name);
+            there.is_none_or(|there| there.base == chain.base && !there.is_foreign)
         });
         !snapshot.is_foreign && sets_fit && chains_fit
     }
