@@ -2,12 +2,12 @@
 
 use crate::scenario::{assert_same, at, lab};
 use nft_table::Family;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use test_support::lab::{Lab, Load, Outcome, cluster_ip};
+use test_support::lab::{Lab, Load, Outcome, cluster_ip, external_ip};
 use test_support::proxy::{
     Config, Manifests, Program, Proxy, endpoints, objects, service, service_cidr,
 };
@@ -272,4 +272,77 @@ fn flows_that_began_while_the_table_was_away_find_endpoints() {
     let _program = Program::start(&lab, &manifests, None);
     let reached = Outcome::reached("b", lab.v4("a"));
     eventually("the flow finds an endpoint", || flow.ask() == reached);
+}
+
+#[test]
+fn a_connection_that_was_tried_before_its_service_is_known_gets_through() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    let _program = Program::start(&lab, &manifests, None);
+    // Nobody answers, so the client tries again, and conntrack remembers that nobody translated it.
+    lab.machine("gateway").namespace.output(
+        "nft",
+        &["add table inet silent; add chain inet silent first \
+            { type filter hook prerouting priority -400; }; \
+            add rule inet silent first tcp dport 80 drop"],
+    );
+    for family in Family::BOTH {
+        let vip = at(external_ip(9, family), 80);
+        let client = lab.from("a");
+        thread::scope(|scope| {
+            let connected = scope.spawn(|| Load::once(&client, vip));
+            thread::sleep(Duration::from_millis(200));
+            manifests.apply(objects![
+                service("late").cluster_ip(30).external_ip(9).tcp(80),
+                endpoints("late").tcp().on(&lab, &["b"]),
+            ]);
+            let again = connected.join().expect("the client");
+            assert!(again.as_ref().is_ok_and(|again| *again > 0), "{family}: {again:?}");
+        });
+        manifests.delete(objects![
+            service("late").cluster_ip(30).external_ip(9).tcp(80),
+            endpoints("late").tcp().on(&lab, &["b"]),
+        ]);
+        eventually("it is gone", || !listing(&lab).contains("default/late"));
+    }
+}
+
+#[test]
+fn clients_that_expire_and_endpoints_that_flap_hold_nobody_up() {
+    let Some(lab) = lab() else { return };
+    let manifests = manifests(&lab);
+    let timeout = json!({ "clientIP": { "timeoutSeconds": 2 } });
+    let cart = || {
+        let cart = service("cart").cluster_ip(20).tcp(80);
+        cart.spec("sessionAffinity", json!("ClientIP"))
+            .spec("sessionAffinityConfig", timeout.clone())
+    };
+    manifests.apply(objects![cart(), endpoints("cart").tcp().on(&lab, &["a", "b"])]);
+    let program = Program::start(&lab, &manifests, None);
+    let carts = Family::BOTH.map(|family| at(cluster_ip(20, family), 80));
+    let web = at(cluster_ip(10, Family::V4), 80);
+    // Not a pod that is an endpoint now and then: who is remembered on itself is not masqueraded any more.
+    let (report, ()) = Load::on_each(&lab.from("client"), &carts, 2, |_| {
+        for round in 0..40_u32 {
+            let pods: &[&str] = if round.is_multiple_of(2) { &["a"] } else { &["b"] };
+            manifests.apply(endpoints("cart").tcp().on(&lab, pods));
+            thread::sleep(Duration::from_millis(60));
+            if round.is_multiple_of(8) {
+                // Another Service's change is served at once all the while.
+                let pod = ["b", "c"][round as usize / 8 % 2];
+                manifests.apply(endpoints("web").tcp().on(&lab, &[pod]));
+                eventually("others are served", || lab.from("a").tcp(web).endpoint() == pod);
+            }
+        }
+    });
+    report.assert_no_loss();
+    // Whoever was remembered elsewhere goes to the one that is left.
+    manifests.apply(endpoints("cart").tcp().on(&lab, &["b"]));
+    for vip in carts {
+        let client = lab.from("client");
+        eventually("only b serves", || (0..5).all(|_| client.tcp(vip).endpoint() == "b"));
+    }
+    let metrics = program.get(10249, "/metrics");
+    assert!(metrics.contains("kubeproxy_quarantined_services 0"), "{metrics}");
+    assert!(!program.log().contains("the kernel refused"), "{}", program.log());
 }

@@ -128,7 +128,18 @@ pub fn run<K: Kernel>(
     let gauge = |name: SetName| (name, elements.elements(&name.nft()));
     let gauges = SetName::all().map(gauge).collect();
     let looked = Instant::now();
-    Loop { engine, pace, observers, gauges, inbox, complete: false, looked, listens: false }.run()
+    Loop {
+        engine,
+        pace,
+        observers,
+        gauges,
+        inbox,
+        complete: false,
+        looked,
+        listens: false,
+        waits_for: None,
+    }
+    .run()
 }
 
 struct Loop<K> {
@@ -144,6 +155,8 @@ struct Loop<K> {
     looked: Instant,
     /// Changes that others make are told.
     listens: bool,
+    /// What is waited for, to be said once.
+    waits_for: Option<String>,
 }
 
 impl<K: Kernel> Loop<K> {
@@ -269,9 +282,18 @@ impl<K: Kernel> Loop<K> {
             Ok(committed) => {
                 span.record("operations", committed.operations);
                 self.pace.succeeded(Instant::now());
+                self.waits_for = None;
                 self.succeeded(committed, start.elapsed());
             }
             Err(error @ Error::Superseded { .. }) => return Err(error),
+            Err(error @ Error::Owned { .. }) => {
+                let reason = error.to_string();
+                if self.waits_for.as_ref() != Some(&reason) {
+                    tracing::warn!("{reason}");
+                }
+                self.waits_for = Some(reason);
+                self.pace.waiting(Instant::now());
+            }
             Err(error) => {
                 let metrics = &self.observers.metrics;
                 metrics.sync.failed();

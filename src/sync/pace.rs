@@ -114,6 +114,13 @@ impl Pace {
         self.last = Some(now);
     }
 
+    /// Something has to be waited for: that is no failure, and is asked for again and again.
+    pub fn waiting(&mut self, now: Instant) {
+        self.queued.get_or_insert(now);
+        self.failed =
+            Some(Failure { at: now, wait: FIRST_RETRY.min(self.max_retry), has_news: false });
+    }
+
     /// A sync failed. Returns the time to the next attempt.
     pub fn failed(&mut self, now: Instant) -> Duration {
         let wait = match &self.failed {

@@ -15,7 +15,7 @@ use kube_proxy::plan::{DetectLocal, Settings};
 use kube_proxy::sync::{Committed, Engine};
 use nft_table::{Family, Table};
 use serde_json::Value;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the operator of the lab's node configured.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ impl<'l> Proxy<'l> {
         self.engine = engine(self.lab, config);
         self.engine.set_addresses(self.addresses());
         self.read().into_iter().for_each(|change| self.engine.apply(change));
-        let committed = self.engine.sync();
+        let committed = self.sync();
         committed.unwrap_or_else(|error| panic!("not committed: {error}")).operations
     }
 
@@ -124,7 +124,7 @@ impl<'l> Proxy<'l> {
         gone.into_iter().chain(changes).for_each(|change| self.engine.apply(change));
         let generation = |engine: &mut Engine<Nft>| engine.kernel_mut().generation();
         let before = generation(&mut self.engine)?;
-        let committed = self.engine.sync()?;
+        let committed = self.sync()?;
         self.transactions = generation(&mut self.engine)?.wrapping_sub(before);
         while self.engine.forget_time().is_some() {
             self.engine.forget_clients(Instant::now());
@@ -135,6 +135,19 @@ impl<'l> Proxy<'l> {
     /// How many transactions were committed for the last change, by whomever; what is forgotten later is not counted.
     pub fn transactions(&self) -> u32 {
         self.transactions
+    }
+
+    /// Another thread that starts a program has the socket of the one before for a moment, and with it the table.
+    fn sync(&mut self) -> Result<Committed, Error> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.engine.sync() {
+                Err(Error::Owned { .. }) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+        }
     }
 
     /// The table as planned.
