@@ -176,7 +176,8 @@ impl<K: Kernel> Loop<K> {
         }
     }
 
-    /// Does what is due, the most urgent first; one piece of what can wait.
+    /// Does what is due, the most urgent first. However often there is something new, each turn does one piece of what can
+    /// wait, too.
     fn work(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if now >= self.looked + LOOK {
@@ -189,11 +190,14 @@ impl<K: Kernel> Loop<K> {
         }
         if self.pace.is_due(now) {
             self.sync()?;
-        } else if self.engine.forget_time().is_some_and(|time| time <= now) {
-            self.engine.forget_clients(now);
-        } else if self.engine.has_looks() {
+        }
+        if self.engine.forget_time().is_some_and(|time| time <= Instant::now()) {
+            self.engine.forget_clients(Instant::now());
+        }
+        if self.engine.has_looks() {
             self.look_at_next();
-        } else if self.pace.is_time_to_tidy(now) {
+        }
+        if self.pace.is_time_to_tidy(now) {
             self.tidy(now);
         }
         self.pace.note_unused(self.engine.has_unused(), now);
