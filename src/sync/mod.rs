@@ -9,6 +9,7 @@
 //! * `follow_up`: what follows outside the table, see below
 //! * `inbox`: what the thread is told and has not taken yet
 //! * `engine`: one sync, from what changed to what is committed, with everything that can go wrong
+//! * `turns`: the thread's loop: takes what came, and does what is due
 //! * `pace`: when to do what: a sync at once, but no more often than `minSyncPeriod`, and again after a failure
 //! * `quarantine`: Services that the kernel refused, and when to try them again
 //!
@@ -22,10 +23,10 @@
 //! |---|---|---|
 //! | Memory is given back after a full sync; Services on trial are free | [`Engine::sync`] | sync thread |
 //! | The proxy counts as healthy | [`Health::synced`]; servers read it | sync thread |
-//! | Stale UDP flows are deleted from conntrack | [`FollowUp::committed`], [`ConntrackCleaner`] | thread `conntrack` |
+//! | Stale flows are deleted from conntrack | [`FollowUp::committed`], [`ConntrackCleaner`] | thread `conntrack` |
 //! | Health check node ports open, close and count anew | [`FollowUp::committed`], `http::service_checks` | tasks of the runtime |
 //! | Localhost NodePorts open, close and change endpoints | [`FollowUp::committed`], [`localhost::run`] | tasks of the runtime |
-//! | What other modes of kube-proxy left is removed; after the first sync only | [`Observers::first_sync`], [`leftovers::remove`] | thread `leftovers` |
+//! | What other modes of kube-proxy left is removed until it is gone; after the first sync | [`Observers::first_sync`], [`leftovers::remove`] | thread `leftovers` |
 //! | Metrics and the log say what was done, how long it took, and what there is | here, from [`Committed`] and the plan | sync thread |
 //! | Clients that are remembered on endpoints which are gone are forgotten | [`Engine::forget_clients`] | sync thread |
 //! | Chains and sets that nothing leads to any more are deleted, after two quiet seconds or ten busy ones | [`Engine::delete_unused`] | sync thread |
@@ -45,30 +46,22 @@ mod inbox;
 mod pace;
 mod quarantine;
 mod replacement;
+mod turns;
 
 pub use engine::{Committed, Engine};
 pub use follow_up::FollowUp;
 pub use inbox::{Inbox, InboxWatch, Sender, inbox};
 pub use replacement::delete_table;
+pub use turns::run;
 
-use crate::health::{Health, Moment};
+use crate::health::Health;
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection};
-use crate::kernel::nft::{Error, Kernel, Touched};
+use crate::kernel::nft::Touched;
 use crate::metrics::Metrics;
-use crate::metrics::sync::{SyncKind, TrafficPolicy};
 use crate::model::{Change, Node, ObjectName};
 use crate::plan::Settings;
-use crate::plan::layout::{SetName, TABLE};
-use inbox::{Inputs, Waited};
-use nft_table::Family;
-use pace::Pace;
-use prometheus::{IntCounter, IntGauge};
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-
-/// How often it is made sure that the table is still there.
-const LOOK: Duration = Duration::from_secs(1);
+use std::time::Duration;
 
 /// What the thread is told.
 #[derive(Clone, Debug)]
@@ -110,324 +103,4 @@ pub struct Observers {
     pub refused: OnRefusal,
     /// Called once, after the first sync that succeeded.
     pub first_sync: Option<Box<dyn FnOnce() + Send>>,
-}
-
-/// Runs until nobody can send anything to `inbox` any more. The rules stay in the kernel.
-///
-/// # Errors
-/// [`Error::Superseded`]: another process writes the table from now on.
-pub fn run<K: Kernel>(
-    kernel: K,
-    options: Options,
-    inbox: Inbox,
-    observers: Observers,
-) -> Result<(), Error> {
-    let pace = Pace::new(options.min_sync_period, options.sync_period);
-    let engine = Engine::new(kernel, options.settings, options.select_nodeports, options.own_table);
-    let elements = &observers.metrics.kernel;
-    let gauge = |name: SetName| (name, elements.elements(&name.nft()));
-    let gauges = SetName::all().map(gauge).collect();
-    let looked = Instant::now();
-    Loop {
-        engine,
-        pace,
-        observers,
-        gauges,
-        inbox,
-        complete: false,
-        looked,
-        listens: false,
-        waits_for: None,
-    }
-    .run()
-}
-
-struct Loop<K> {
-    engine: Engine<K>,
-    pace: Pace,
-    observers: Observers,
-    /// The size of every set and map that can be there.
-    gauges: BTreeMap<SetName, IntGauge>,
-    inbox: Inbox,
-    /// The source has sent its first state.
-    complete: bool,
-    /// When it was last made sure that the table is there.
-    looked: Instant,
-    /// Changes that others make are told.
-    listens: bool,
-    /// What is waited for, to be said once.
-    waits_for: Option<String>,
-}
-
-impl<K: Kernel> Loop<K> {
-    fn run(mut self) -> Result<(), Error> {
-        loop {
-            match self.inbox.wait(self.wake_time()) {
-                // What has come meanwhile goes into the same transaction.
-                Waited::Inputs(inputs) => self.take(*inputs),
-                Waited::TimeOut => {}
-                Waited::Closed => return Ok(()),
-            }
-            self.observers.health.beat(Moment::now());
-            if self.complete {
-                self.work()?;
-            }
-            self.observers.health.beat(Moment::now());
-        }
-    }
-
-    /// Does what is due, the most urgent first. However often there is something new, each turn does one piece of what can
-    /// wait, too.
-    fn work(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        if now >= self.looked + LOOK {
-            self.look(now);
-        }
-        if self.engine.quarantine_time().is_some_and(|time| time <= now)
-            && self.engine.release_quarantined(now)
-        {
-            self.queue();
-        }
-        if self.pace.is_due(now) {
-            self.sync()?;
-        }
-        if self.engine.forget_time().is_some_and(|time| time <= Instant::now()) {
-            self.engine.forget_clients(Instant::now());
-        }
-        if self.engine.has_looks() {
-            self.look_at_next();
-        }
-        if self.pace.is_time_to_tidy(now) {
-            self.tidy(now);
-        }
-        self.pace.note_unused(self.engine.has_unused(), now);
-        Ok(())
-    }
-
-    /// When there is something to do even if nothing arrives.
-    fn wake_time(&self) -> Option<Instant> {
-        if !self.complete {
-            return None;
-        }
-        let looks = self.engine.has_looks().then(Instant::now);
-        [
-            self.pace.due_time(),
-            self.engine.forget_time(),
-            looks,
-            self.pace.tidy_time(),
-            self.engine.quarantine_time(),
-            Some(self.looked + LOOK),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    fn take(&mut self, mut inputs: Inputs) {
-        let metrics = &self.observers.metrics;
-        metrics.sync.endpoint_changes.seen(inputs.slice_changes);
-        metrics.sync.service_changes.seen(inputs.service_changes);
-        let changes = inputs.take_changes();
-        let mut has_news = inputs.complete || !changes.is_empty();
-        self.complete |= inputs.complete;
-        let mut must_listen = false;
-        for change in changes {
-            if let Change::Node(node) = &change {
-                self.observers.health.set_node(node.as_deref());
-                must_listen = true;
-            }
-            self.engine.apply(change);
-        }
-        if let Some(addresses) = inputs.addresses {
-            self.engine.set_addresses(addresses);
-            (has_news, must_listen) = (true, true);
-        }
-        if must_listen {
-            self.listen();
-        }
-        if has_news {
-            self.queue();
-        }
-        if !inputs.touched.is_nothing() {
-            self.touched(&inputs.touched);
-        }
-    }
-
-    /// Somebody else changed the table: that is put right at once.
-    fn touched(&mut self, touched: &Touched) {
-        let by = touched
-            .by
-            .as_ref()
-            .map(|process| format!("process {} ({})", process.pid, process.name));
-        let by = by.unwrap_or_else(|| "somebody".to_owned());
-        tracing::warn!("{by} changed table inet {TABLE}; it is put right");
-        self.observers.metrics.kernel.touched();
-        if self.engine.touched(touched) {
-            self.pace.repair(Instant::now());
-        }
-    }
-
-    /// Health check node ports follow the node's addresses.
-    fn listen(&self) {
-        let (selection, addresses) = self.engine.nodeport_selection();
-        self.observers.follow_up.listen_on(&selection, addresses);
-    }
-
-    fn queue(&mut self) {
-        self.pace.queue(Instant::now());
-        self.observers.health.queued(Moment::now());
-        self.observers.metrics.sync.queued(SystemTime::now());
-    }
-
-    fn sync(&mut self) -> Result<(), Error> {
-        let start = Instant::now();
-        let span = tracing::debug_span!("sync", operations = tracing::field::Empty).entered();
-        match self.engine.sync() {
-            Ok(committed) => {
-                span.record("operations", committed.operations);
-                self.pace.succeeded(Instant::now());
-                self.waits_for = None;
-                self.succeeded(committed, start.elapsed());
-            }
-            Err(error @ Error::Superseded { .. }) => return Err(error),
-            Err(error @ Error::Owned { .. }) => {
-                let reason = error.to_string();
-                if self.waits_for.as_ref() != Some(&reason) {
-                    tracing::warn!("{reason}");
-                }
-                self.waits_for = Some(reason);
-                self.pace.waiting(Instant::now());
-            }
-            Err(error) => {
-                let metrics = &self.observers.metrics;
-                metrics.sync.failed();
-                metrics.kernel.refused(errno_name(&error));
-                let retry = humantime::format_duration(self.pace.failed(Instant::now()));
-                tracing::error!(
-                    "the kernel keeps its last state, next attempt in {retry}: {error}"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn succeeded(&mut self, committed: Committed, took: Duration) {
-        let Observers { health, metrics, follow_up, first_sync, refused } = &mut self.observers;
-        health.synced(Moment::now());
-        follow_up.committed(self.engine.effects());
-        if let Some(first_sync) = first_sync.take() {
-            first_sync();
-        }
-        let kind = if committed.full { SyncKind::Full } else { SyncKind::Partial };
-        metrics.sync.committed(kind, took, SystemTime::now());
-        metrics.kernel.planned(committed.planning);
-        if committed.operations > 0 {
-            metrics.kernel.committed(committed.operations, committed.writing);
-        }
-        metrics.kernel.quarantined.set(committed.quarantined as i64);
-        if let Some(reason) = committed.rebuilt {
-            metrics.kernel.rebuilt(reason);
-        }
-        for (family, trigger) in &committed.triggers {
-            if let Some(latency) = since(*trigger) {
-                metrics.sync.programmed(*family, latency);
-            }
-        }
-        let planner = self.engine.planner();
-        let counts = planner.counts();
-        metrics.objects.services.set(counts.services as i64);
-        metrics.objects.endpoints.set(counts.endpoints as i64);
-        metrics.objects.duplicate_frontends.set(counts.lost_frontends as i64);
-        for (name, count) in planner.element_counts() {
-            self.gauges[&name].set(count as i64);
-        }
-        for family in Family::BOTH {
-            let counts = self.engine.effects().no_local_endpoints(family);
-            let set = |policy, count| metrics.sync.set_no_local_endpoints(policy, family, count);
-            set(TrafficPolicy::Internal, counts.internal);
-            set(TrafficPolicy::External, counts.external);
-        }
-        for (service, reason) in &committed.refused {
-            refused(service, reason);
-        }
-        log_commit(&committed, counts.services, took);
-        self.watch();
-    }
-
-    /// Where others may change the table, it has to be known when they do.
-    fn watch(&mut self) {
-        if self.listens || self.engine.owns_table() {
-            return;
-        }
-        let inbox = self.inbox.sender();
-        let on_touch = Box::new(move |touched| inbox.send(Input::Touched(touched)));
-        match self.engine.watch(on_touch) {
-            Ok(()) => self.listens = true,
-            Err(error) => tracing::warn!("changes by other programs are noticed late: {error}"),
-        }
-    }
-
-    /// Events may be lost, and a table that is owned is safe only as long as the kernel keeps to its word.
-    fn look(&mut self, now: Instant) {
-        self.looked = now;
-        if self.engine.has_lost_table() {
-            tracing::warn!("somebody deleted table inet {TABLE}; it is written again");
-            self.pace.repair(now);
-        }
-    }
-
-    fn look_at_next(&mut self) {
-        match self.engine.look_at_next() {
-            Ok(false) => {}
-            Ok(true) => self.pace.repair(Instant::now()),
-            Err(error) => {
-                tracing::warn!("cannot read table inet {TABLE}: {error}");
-                self.engine.doubt();
-                self.pace.failed(Instant::now());
-            }
-        }
-    }
-
-    /// Deletes what nothing leads to any more.
-    fn tidy(&mut self, now: Instant) {
-        self.pace.tidied(now);
-        if let Err(error) = self.engine.delete_unused() {
-            self.observers.metrics.sync.cleanup_failures.each(IntCounter::inc);
-            tracing::warn!("cannot delete chains that are not used any more: {error}");
-            self.queue();
-        }
-    }
-}
-
-/// The errno of what the kernel refused first, for the metric.
-fn errno_name(error: &Error) -> &'static str {
-    match error.refusals().first().map_or(0, |refusal| refusal.errno) {
-        0 => "none",
-        libc::EPERM => "EPERM",
-        libc::ENOENT => "ENOENT",
-        libc::ENOMEM => "ENOMEM",
-        libc::EBUSY => "EBUSY",
-        libc::EEXIST => "EEXIST",
-        libc::EINVAL => "EINVAL",
-        libc::ENFILE => "ENFILE",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        _ => "other",
-    }
-}
-
-/// How long ago a time in nanoseconds since 1970 is; None when it is in the future.
-fn since(nanoseconds: i64) -> Option<Duration> {
-    let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds.try_into().ok()?);
-    SystemTime::now().duration_since(at).ok()
-}
-
-/// A line for every table that was compared as a whole; single changes are for debugging.
-fn log_commit(committed: &Committed, services: usize, took: Duration) {
-    let took = humantime::format_duration(Duration::from_micros(took.as_micros() as u64));
-    let operations = committed.operations;
-    if committed.full {
-        tracing::info!("{services} Services are in the kernel: {operations} operations in {took}");
-    } else {
-        tracing::debug!("{operations} operations in {took}");
-    }
 }
