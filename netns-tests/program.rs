@@ -80,7 +80,7 @@ fn a_flushed_ruleset_comes_back_by_itself() {
     let vip = at(cluster_ip(10, Family::V4), 80);
     let reached = Outcome::reached("b", lab.v4("a"));
     program.wait_until(|_| lab.from("a").tcp(vip) == reached);
-    assert!(program.log().contains("(nft) changed table inet kube-proxy"), "{}", program.log());
+    program.wait_until(|program| program.log().contains("was gone; it has been written again"));
     let metrics = program.get(10249, "/metrics");
     assert!(
         metrics.contains("kubeproxy_nftables_table_rebuilds_total{reason=\"lost\"} 1"),

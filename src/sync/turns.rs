@@ -6,6 +6,7 @@ use super::pace::Pace;
 use super::{Input, Observers, Options};
 use crate::health::Moment;
 use crate::kernel::nft::{Error, Kernel, Touched};
+use crate::metrics::kernel::Rebuild;
 use crate::metrics::sync::{SyncKind, TrafficPolicy};
 use crate::model::Change;
 use crate::plan::layout::{SetName, TABLE};
@@ -232,6 +233,9 @@ impl<K: Kernel> Loop<K> {
         metrics.kernel.quarantined.set(committed.quarantined as i64);
         if let Some(reason) = committed.rebuilt {
             metrics.kernel.rebuilt(reason);
+            if reason == Rebuild::Lost {
+                tracing::warn!("table inet {TABLE} was gone; it has been written again");
+            }
         }
         for (family, trigger) in &committed.triggers {
             if let Some(latency) = since(*trigger) {
@@ -276,7 +280,6 @@ impl<K: Kernel> Loop<K> {
     fn look(&mut self, now: Instant) {
         self.looked = now;
         if self.engine.has_lost_table() {
-            tracing::warn!("somebody deleted table inet {TABLE}; it is written again");
             self.pace.repair(now);
         }
     }
