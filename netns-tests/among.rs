@@ -1,6 +1,7 @@
 //! Among others: what other programs do to the table, and proxies to each other, unserves nobody for long.
 
 use crate::scenario::{assert_same, at, lab};
+use kube_proxy::kernel::{Kernel, Nft};
 use nft_table::Family;
 use serde_json::{Value, json};
 use std::panic::AssertUnwindSafe;
@@ -53,10 +54,9 @@ fn is_same(one: &str, other: &str) -> bool {
 
 /// The kernel has an owner for tables; asked for with a table that is never there.
 fn can_own(lab: &Lab) -> bool {
-    lab.node().namespace.run(|| {
-        use kube_proxy::kernel::{Kernel, Nft};
-        Nft::open().and_then(|mut nft| nft.supports_ownership()).expect("ask the kernel")
-    })
+    lab.node()
+        .namespace
+        .run(|| Nft::open().and_then(|mut nft| nft.supports_ownership()).expect("ask the kernel"))
 }
 
 #[test]
@@ -321,8 +321,14 @@ fn clients_that_expire_and_endpoints_that_flap_hold_nobody_up() {
     let program = Program::start(&lab, &manifests, None);
     let carts = Family::BOTH.map(|family| at(cluster_ip(20, family), 80));
     let web = at(cluster_ip(10, Family::V4), 80);
-    // Not a pod that is an endpoint now and then: who is remembered on itself is not masqueraded any more.
-    let (report, ()) = Load::on_each(&lab.from("client"), &carts, 2, |_| {
+    // A pod that is an endpoint now and then fails if it is remembered on itself for a moment after that: nobody
+    // masquerades it then. Older kernels cannot forget it in the same transaction.
+    let forgets_at_once = lab
+        .node()
+        .namespace
+        .run(|| Nft::open().and_then(|mut nft| nft.supports_destroy()).expect("ask the kernel"));
+    let host = if forgets_at_once { "a" } else { "client" };
+    let (report, ()) = Load::on_each(&lab.from(host), &carts, 2, |_| {
         for round in 0..40_u32 {
             let pods: &[&str] = if round.is_multiple_of(2) { &["a"] } else { &["b"] };
             manifests.apply(endpoints("cart").tcp().on(&lab, pods));
@@ -339,7 +345,7 @@ fn clients_that_expire_and_endpoints_that_flap_hold_nobody_up() {
     // Whoever was remembered elsewhere goes to the one that is left.
     manifests.apply(endpoints("cart").tcp().on(&lab, &["b"]));
     for vip in carts {
-        let client = lab.from("client");
+        let client = lab.from(host);
         eventually("only b serves", || (0..5).all(|_| client.tcp(vip).endpoint() == "b"));
     }
     let metrics = program.get(10249, "/metrics");

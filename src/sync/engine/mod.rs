@@ -29,10 +29,11 @@ use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::layout::INTERIM;
 use crate::plan::{Dispute, Effects, Planner, Settings};
-use forget::Forget;
+use forget::{Forget, Purges};
 use look::Looks;
-use nft_table::{Family, text};
+use nft_table::{Family, Key, Operation, text};
 use stand::Standing;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The most Services that are held in one sync. If more are refused, they are not single bad Services.
@@ -67,6 +68,10 @@ pub struct Engine<K> {
     standing: Standing,
     looks: Looks,
     forget: Forget,
+    /// Maps to be read when what is planned is committed.
+    purges: Purges,
+    /// What they hold that goes with the next transaction.
+    stale: Vec<(Arc<str>, Vec<Key>)>,
     /// There was a successful sync.
     running: bool,
     /// There may be a table beside, from the replacement of another one.
@@ -91,6 +96,8 @@ impl<K: Kernel> Engine<K> {
             standing: Standing::new(own_table),
             looks: Looks::default(),
             forget: Forget::default(),
+            purges: Purges::new(),
+            stale: Vec::new(),
             running: false,
             // A run that was killed may have left it.
             has_interim: true,
@@ -165,6 +172,10 @@ impl<K: Kernel> Engine<K> {
         committed.planning = start.elapsed();
         self.log_disputes();
         let start = Instant::now();
+        self.purges.append(&mut self.planner.take_purges());
+        let purges = std::mem::take(&mut self.purges);
+        self.stale = self.known_stale(&purges);
+        self.purges = purges;
         self.write(&mut committed)?;
         committed.writing = start.elapsed();
         self.note_missed_events();
@@ -176,7 +187,9 @@ impl<K: Kernel> Engine<K> {
         self.quarantine.acquit();
         committed.quarantined = self.quarantine.len();
         committed.triggers = std::mem::take(&mut self.triggers);
-        self.forget.note(self.planner.take_purges(), Instant::now());
+        // Holding a Service may have added to them.
+        self.purges.append(&mut self.planner.take_purges());
+        self.forget.note(std::mem::take(&mut self.purges), Instant::now());
         Ok(committed)
     }
 
@@ -242,11 +255,19 @@ impl<K: Kernel> Engine<K> {
     }
 
     fn write_once(&mut self) -> Result<usize, Error> {
+        // Once: if it is refused, what was read is not tried again.
+        let stale = std::mem::take(&mut self.stale);
         let table = self.planner.table();
         let mut transaction = table.changes();
         let operations = transaction.len();
         if operations == 0 {
             return Ok(0);
+        }
+        for (map, keys) in &stale {
+            if let Some(set) = table.set_id(map).and_then(|id| table.set(id)) {
+                let keys = keys.iter().collect();
+                transaction.operations.push(Operation::DestroyElements { set, keys });
+            }
         }
         if tracing::enabled!(tracing::Level::TRACE) {
             for operation in &transaction.operations {
