@@ -192,11 +192,6 @@ impl Inbox {
         }
     }
 
-    /// When the first of the inputs came that nobody has taken.
-    pub fn oldest(&self) -> Option<Instant> {
-        self.0.state().inputs.oldest
-    }
-
     /// Another look into the same inbox, for those who watch the thread.
     pub fn watch(&self) -> InboxWatch {
         InboxWatch(self.0.clone())
@@ -269,7 +264,7 @@ mod tests {
     #[test]
     fn it_says_since_when_something_waits() {
         let (sender, inbox) = inbox();
-        assert_eq!(inbox.oldest(), None);
+        assert_eq!(inbox.watch().oldest(), None);
         let before = Instant::now();
         sender.send(Input::Complete);
         std::thread::sleep(Duration::from_millis(2));
@@ -277,7 +272,7 @@ mod tests {
         let oldest = inbox.watch().oldest().unwrap();
         assert!(oldest >= before && oldest <= Instant::now());
         taken(&inbox);
-        assert_eq!(inbox.oldest(), None);
+        assert_eq!(inbox.watch().oldest(), None);
     }
 
     #[test]

@@ -119,11 +119,6 @@ impl Planner {
         self.changed.insert(service.clone());
     }
 
-    /// Whether a Service is held.
-    pub fn is_held(&self, service: &ObjectName) -> bool {
-        self.held.contains_key(service)
-    }
-
     /// The Services that a refusal may be about and that are not held: those that changed since the last commit, or all
     /// of them.
     pub fn suspects(&self, all: bool) -> Vec<ObjectName> {
