@@ -125,6 +125,7 @@ fn encoding(services: u32) -> Duration {
         planner.apply(slice(number, 0..ENDPOINTS));
     }
     planner.plan();
+    planner.remove_emptied();
     let transaction = planner.table().changes();
     let start = Instant::now();
     black_box(Batch::encode(&transaction, 1, None).expect("a transaction that can be sent"));

@@ -175,6 +175,7 @@ impl Objects {
         let mut planner = planner();
         self.0.values().cloned().for_each(|change| planner.apply(change));
         planner.plan();
+        planner.remove_emptied();
         planner
     }
 }
@@ -328,6 +329,7 @@ proptest! {
                 planner.apply(change);
             }
             planner.plan();
+            planner.remove_emptied();
             let check = |planner: &Planner| {
                 assert_no_dangling_references(planner.table());
                 assert_rules_follow_uses(planner);

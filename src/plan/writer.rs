@@ -18,8 +18,8 @@ const ELEMENTS_FIT: &str = "keys and values are made for their sets";
 pub struct Writer {
     pub table: Table,
     sets: Sets,
-    /// Sets whose last element went. They go with the rules that look into them, at the next
-    /// [`Writer::write_rules`].
+    /// Sets whose last element went. They go with the rules that look into them, at
+    /// [`Writer::remove_emptied`].
     emptied: BTreeSet<SetName>,
     /// Maps of slots without any. Idle balancing chains look into them, so they go after those.
     empty_slots: BTreeSet<SetName>,
@@ -108,6 +108,15 @@ impl Writer {
         id
     }
 
+    /// A set is in the kernel, whatever is in it. It stays if something is put into it before
+    /// [`Writer::remove_emptied`].
+    pub fn know_set(&mut self, name: SetName) {
+        if self.sets.get(name).is_none() && !self.table.is_removed(&name.nft()) {
+            let id = self.set(name);
+            self.note_emptied(name, id);
+        }
+    }
+
     /// Puts an element that one Service alone wants.
     pub fn put(&mut self, set: SetName, key: Key, value: Value) {
         let id = self.set(set);
@@ -173,8 +182,9 @@ impl Writer {
         self.note_emptied(set, id);
     }
 
-    /// Brings the rules in line with what is in use. To be called when all elements are as they should be.
-    pub fn write_rules(&mut self) {
+    /// Takes away the sets whose last element went, and the rules that look into them. To be called when the kernel has
+    /// let go of the elements: a packet that is under way meets the rules of before, whatever is written.
+    pub fn remove_emptied(&mut self) {
         for set in std::mem::take(&mut self.emptied) {
             let Some(id) = self.sets.get(set).filter(|id| self.table.len(*id) == 0) else {
                 continue;
@@ -185,6 +195,11 @@ impl Writer {
                 self.remove_set(set, id);
             }
         }
+        self.write_rules();
+    }
+
+    /// Brings the rules in line with what is in use. To be called when all elements are as they should be.
+    pub fn write_rules(&mut self) {
         if !std::mem::take(&mut self.rules_are_stale) {
             return;
         }

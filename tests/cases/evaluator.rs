@@ -47,6 +47,7 @@ fn run_case(case: &Case, family: Family) {
         let networks = nodeport_networks(&selection, &case.topology.local_addresses());
         planner.set_nodeport_networks(&networks);
         planner.plan();
+        planner.remove_emptied();
         for (map, may_stay) in planner.take_purges() {
             let may_stay: Vec<Vec<u8>> = may_stay.iter().map(|b| data(b.address, b.port)).collect();
             let purged = worlds.into_iter().map(|mut world| {

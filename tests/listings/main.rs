@@ -61,6 +61,7 @@ fn plan(scenario: &str) -> Planner {
     let addresses = ["192.0.2.10/32", "2001:db8::10/128"].map(|address| address.parse().unwrap());
     planner.set_nodeport_networks(&addresses);
     planner.plan();
+    planner.remove_emptied();
     planner
 }
 

@@ -1,4 +1,4 @@
-//! What of a change has to be in the kernel before the rest of it.
+//! What of a change has to be in the kernel before the rest of it; [`behind`](super::behind) is the other end.
 //!
 //! A transaction takes effect at one moment, but a packet that is being evaluated at that moment does not: the rules of
 //! all chains are for it those of before, while a look-up finds the elements of after (`nft_do_chain` notes the
@@ -17,13 +17,6 @@ impl<'a> Transaction<'a> {
     /// Splits a change of a table that is there into what has to come first and the rest of it; None where nothing
     /// has to.
     pub(crate) fn split_ahead(&self) -> Option<[Transaction<'a>; 2]> {
-        if self.operations.iter().any(|operation| matches!(operation, Operation::AddTable(_))) {
-            return None;
-        }
-        if self.replaces_sets() {
-            // Then all that uses them comes at once.
-            return None;
-        }
         let mut chains: HashSet<&str> = self.operations.iter().filter_map(new_chain).collect();
         if !self.leads_elsewhere(&chains) {
             chains.clear();
@@ -83,16 +76,6 @@ impl<'a> Transaction<'a> {
                 leads_to(value).is_some_and(|chain| chains.contains(chain)) && before.contains(key)
             })
         })
-    }
-
-    fn replaces_sets(&self) -> bool {
-        let gone = |operation: &Operation<'a>| match operation {
-            Operation::DeleteSet(name) => Some(*name),
-            _ => None,
-        };
-        let gone: HashSet<&str> = self.operations.iter().filter_map(gone).collect();
-        let comes_back = |operation: &Operation<'_>| matches!(operation, Operation::AddSet(set) if gone.contains(&*set.name));
-        self.operations.iter().any(comes_back)
     }
 }
 

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
+mod behind;
 mod chain;
 mod data;
 pub mod evaluate;

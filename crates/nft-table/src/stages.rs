@@ -1,5 +1,5 @@
 //! Transactions that are committed in stages: those that load a new table, and those of which a part has to come
-//! [`ahead`](super::ahead).
+//! [`ahead`](super::ahead) of the rest or [`behind`](super::behind) it.
 //!
 //! The kernel keeps a hash set in a table that a worker replaces by a larger one as elements come
 //! (`lib/rhashtable.c`). One long transaction leaves that worker no time: the tables queue up, and every
@@ -11,6 +11,7 @@
 //! finds nothing, or all that belongs to what it finds.
 
 use super::{Operation, Transaction};
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// Elements in the first stage of a map. A table that has no more than that is loaded at once.
@@ -27,14 +28,14 @@ impl<'a> Transaction<'a> {
             && self.len() > FIRST
     }
 
-    /// Splits a transaction that makes a table which is not there, or that needs something before the rest, into
-    /// transactions to be committed one after the other; any other stays whole.
+    /// Splits a transaction that makes a table which is not there, or of which something has to come before or after
+    /// the rest, into transactions to be committed one after the other; any other stays whole.
+    ///
+    /// Unless it [loads a table](Transaction::is_staged), no packet that was being evaluated when one of them was
+    /// committed may still be so when the next one is.
     pub fn stages(&self) -> Vec<Transaction<'a>> {
-        if let Some(parts) = self.split_ahead() {
-            return parts.into();
-        }
         if !self.is_staged() {
-            return vec![self.clone()];
+            return self.in_order();
         }
         let is_elements = |operation: &&Operation<'_>| {
             matches!(operation, Operation::AddElements { .. } | Operation::AddExpiring { .. })
@@ -64,6 +65,52 @@ impl<'a> Transaction<'a> {
             }
         }
         stages.stages
+    }
+
+    /// A change in the order that packets under way need.
+    fn in_order(&self) -> Vec<Transaction<'a>> {
+        let adds_table = |operation: &Operation<'_>| matches!(operation, Operation::AddTable(_));
+        // Where sets are replaced, all that uses them comes at once.
+        if self.operations.iter().any(adds_table) || self.replaces_sets() {
+            return vec![self.clone()];
+        }
+        let (ahead, rest) = match self.split_ahead() {
+            Some([ahead, rest]) => (Some(ahead), rest),
+            None => (None, self.clone()),
+        };
+        let (rest, behind) = match rest.split_behind() {
+            Some([rest, behind]) => (rest, Some(behind)),
+            None => (rest, None),
+        };
+        let mut parts: Vec<Transaction<'a>> =
+            ahead.into_iter().chain([rest]).chain(behind).collect();
+        if let Some(guard) = self.guard() {
+            for part in parts.iter_mut().filter(|part| part.operations.first() != Some(guard)) {
+                part.operations.insert(0, guard.clone());
+            }
+        }
+        parts
+    }
+
+    /// A chain that is flushed first of all and stays empty is there to make a transaction fail where it is not there.
+    fn guard(&self) -> Option<&Operation<'a>> {
+        let (first, others) = self.operations.split_first()?;
+        let Operation::FlushChain(guard) = first else { return None };
+        let is_changed = |operation: &Operation<'_>| match operation {
+            Operation::DeleteChain(chain) | Operation::AddRule { chain, .. } => chain == guard,
+            _ => false,
+        };
+        (!others.iter().any(is_changed)).then_some(first)
+    }
+
+    fn replaces_sets(&self) -> bool {
+        let gone = |operation: &Operation<'a>| match operation {
+            Operation::DeleteSet(name) => Some(*name),
+            _ => None,
+        };
+        let gone: HashSet<&str> = self.operations.iter().filter_map(gone).collect();
+        let comes_back = |operation: &Operation<'_>| matches!(operation, Operation::AddSet(set) if gone.contains(&*set.name));
+        self.operations.iter().any(comes_back)
     }
 }
 

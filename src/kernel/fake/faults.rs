@@ -60,7 +60,7 @@ impl FakeKernel {
 
     /// Remembers a table, as somebody does who saves the ruleset.
     pub fn save(&mut self, table: &str) {
-        self.saved = self.tables.get(table).cloned();
+        self.saved = self.tables.get(table).map(|there| (table.to_owned(), there.clone()));
     }
 
     /// What others did to a table since the last call: what its events say.
@@ -82,27 +82,19 @@ impl FakeKernel {
     /// Does what another program would do to a table, as far as it may.
     pub fn tamper(&mut self, name: &str, tamper: &Tamper) {
         self.generation += 1;
-        let saved = self.saved.clone();
-        let Some(table) = self.tables.get_mut(name) else {
-            if let (Tamper::Reload, Some(saved)) = (tamper, saved) {
-                self.reload(name, saved);
-            }
-            return;
-        };
+        if let Tamper::Reload = tamper {
+            return self.reload();
+        }
+        let Some(table) = self.tables.get_mut(name) else { return };
         // The kernel refuses it.
         if table.owner.is_some() {
             return;
         }
         match tamper {
-            Tamper::Elsewhere => {}
+            Tamper::Elsewhere | Tamper::Reload => {}
             Tamper::DeleteTable => {
                 self.tables.remove(name);
                 self.touched.table = true;
-            }
-            Tamper::Reload => {
-                if let Some(saved) = saved {
-                    self.reload(name, saved);
-                }
             }
             Tamper::FlushRules => {
                 table.chains.values_mut().for_each(|chain| chain.rules.clear());
@@ -147,10 +139,14 @@ impl FakeKernel {
         }
     }
 
-    fn reload(&mut self, name: &str, saved: FakeTable) {
+    fn reload(&mut self) {
+        let Some((name, saved)) = self.saved.clone() else { return };
+        if self.tables.get(&name).is_some_and(|there| there.owner.is_some()) {
+            return;
+        }
         self.next_handle += 1;
         let plain = FakeTable { handle: self.next_handle, owner: None, persists: false, ..saved };
-        self.tables.insert(name.to_owned(), plain);
+        self.tables.insert(name, plain);
         self.touched.table = true;
         self.touched.rules = true;
     }

@@ -36,7 +36,7 @@ pub struct FakeKernel {
     next_handle: u64,
     can_own: bool,
     faults: VecDeque<Option<Fault>>,
-    saved: Option<FakeTable>,
+    saved: Option<(String, FakeTable)>,
     touched: Touched,
     journal: Option<Vec<Commit>>,
 }

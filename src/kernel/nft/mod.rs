@@ -4,6 +4,7 @@ mod error;
 mod events;
 mod lookup;
 mod owner;
+mod packets;
 mod probe;
 mod read;
 
@@ -248,6 +249,16 @@ impl Nft {
         let request = encode(message_type, NLM_F_REQUEST | NLM_F_DUMP, request)?;
         self.socket.dump(request, attributes(each)).map_err(|error| Error::of_request(what, error))
     }
+
+    fn commit_in_stages(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        for (number, stage) in transaction.stages().iter().enumerate() {
+            if number > 0 && !transaction.is_staged() {
+                packets::let_pass();
+            }
+            self.commit_at(stage, None)?;
+        }
+        Ok(())
+    }
 }
 
 impl Kernel for Nft {
@@ -257,7 +268,7 @@ impl Kernel for Nft {
             let _ = watch.leave();
             self.has_missed_events = true;
         }
-        let result = transaction.stages().iter().try_for_each(|stage| self.commit_at(stage, None));
+        let result = self.commit_in_stages(transaction);
         if is_bulk && let Some(watch) = &mut self.watch {
             let _ = watch.join();
         }

@@ -33,6 +33,12 @@ pub fn is_this_layout(there: &Snapshot) -> bool {
 }
 
 impl Planner {
+    /// Learns which sets the kernel has: what it has in them may have to stay.
+    pub fn know_sets(&mut self, there: &Snapshot) {
+        let known = there.sets.keys().filter_map(|name| SetName::parse(name));
+        known.for_each(|name| self.writer.know_set(name));
+    }
+
     /// Learns from what an earlier run left in the kernel, before the first [`Planner::plan`]: which
     /// backend stands in which slot, and shared chains. So a restart changes nothing.
     pub fn learn_from(&mut self, snapshot: &Snapshot) {

@@ -2,8 +2,8 @@
 //!
 //! Until a plan is committed, the old version of every object that changed is kept. To hold a Service is to
 //! exchange its objects for those, and to release it is to exchange them again; the plan follows as it follows
-//! any change. Where no old version is known, as after a restart, or where that is refused as well, as when the table was
-//! lost, the Service is planned as if it were not there, but what the kernel has of it stays, whatever it is.
+//! any change. Where no old version is known, as after a restart, or none for sure, as after an answer that was lost, or
+//! where that is refused as well, as when the table was lost, the Service is planned as if it were not there, but what the kernel has of it stays, whatever it is.
 
 use super::{Entry, Planner};
 use crate::model::{EndpointSlice, ObjectName, Service};
@@ -22,13 +22,13 @@ pub(super) struct Versions {
     service: Option<Option<Box<Service>>>,
     /// By name; None: there is no such slice.
     slices: BTreeMap<Arc<str>, Option<EndpointSlice>>,
-    /// These were never in the kernel either.
-    were_refused: bool,
+    /// The kernel may have others than these, or none.
+    are_in_doubt: bool,
 }
 
 impl Versions {
     fn were_committed(&self) -> bool {
-        !self.were_refused && (self.service.is_some() || !self.slices.is_empty())
+        !self.are_in_doubt && (self.service.is_some() || !self.slices.is_empty())
     }
 
     /// Keeps the first old version of the Service object.
@@ -83,7 +83,7 @@ impl Planner {
                 return true;
             }
         }
-        self.held.entry(service.clone()).or_default().were_refused = true;
+        self.held.entry(service.clone()).or_default().are_in_doubt = true;
         self.set_absent(service, true);
         true
     }
@@ -131,6 +131,11 @@ impl Planner {
         };
         suspects.sort_unstable();
         suspects
+    }
+
+    /// The kernel may have what is planned, or a part of it.
+    pub fn may_be_committed(&mut self) {
+        self.uncommitted.values_mut().for_each(|versions| versions.are_in_doubt = true);
     }
 
     /// The kernel has what is planned.

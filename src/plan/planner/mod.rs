@@ -291,7 +291,8 @@ impl Planner {
         }
     }
 
-    /// Plans what changed since the last time; the table then holds what should be.
+    /// Plans what changed since the last time; the table then holds what should be, and besides the sets that ceased to
+    /// have elements ([`Planner::remove_emptied`]).
     pub fn plan(&mut self) {
         let mut changed: Vec<ObjectName> = std::mem::take(&mut self.changed).into_iter().collect();
         changed.sort_unstable();
@@ -334,6 +335,12 @@ impl Planner {
         self.keep_unknown();
         self.write_nodeport_networks();
         self.writer.write_rules();
+    }
+
+    /// Takes away the sets that [`Planner::plan`] left without an element, and the rules that look into them. To be
+    /// called when the kernel has what was planned.
+    pub fn remove_emptied(&mut self) {
+        self.writer.remove_emptied();
     }
 
     /// Refuses no connections for now, or does so again: while a table is being written, who is not found in

@@ -175,6 +175,7 @@ impl<K: Kernel> Engine<K> {
         self.claim(&declared)?;
         let Some(snapshot) = self.kernel.snapshot(TABLE)? else { return Ok(self.nothing_there()) };
         self.planner.learn_from(&snapshot);
+        self.planner.know_sets(&snapshot);
         self.planner.plan();
         let doubtful: Vec<_> = snapshot
             .sets
@@ -208,6 +209,9 @@ impl<K: Kernel> Engine<K> {
         self.claim(&declared)?;
         let counts: BTreeMap<_, _> =
             declared.sets.iter().map(|(name, set)| (name.clone(), set.count)).collect();
+        if is_this_layout(&declared) {
+            self.planner.know_sets(&declared);
+        }
         let Some(unknown) = self.planner.table_mut().adopt_declarations(declared) else {
             return self.replace();
         };

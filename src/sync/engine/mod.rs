@@ -220,6 +220,8 @@ impl<K: Kernel> Engine<K> {
                 }
                 looks += 1;
                 committed.rebuilt = committed.rebuilt.or(self.look()?);
+                // What was found of Services that are held has to stay.
+                self.planner.plan();
                 continue;
             }
             if !self.looks.is_sure() {
@@ -242,7 +244,10 @@ impl<K: Kernel> Engine<K> {
         // A table that comes in stages refuses nobody before it is complete.
         self.planner.hold_refusals(self.planner.table().changes().is_staged());
         let mut written = self.write_once()?;
+        // Whatever becomes of the rest: what clients use by now is taken back from nobody.
+        self.planner.committed();
         self.planner.hold_refusals(false);
+        self.planner.remove_emptied();
         written += self.write_once()?;
         if self.has_interim {
             // The table is there; what is beside it is no Service's fault, and is tried again with the next change.
@@ -289,6 +294,7 @@ impl<K: Kernel> Engine<K> {
                 // What was sent in parts may be there in part.
                 if transaction.stages().len() > 1 || !error.has_done_nothing() {
                     self.looks.doubt();
+                    self.planner.may_be_committed();
                 }
                 Err(error)
             }

@@ -214,6 +214,11 @@ impl Table {
         self.removed_sets.append(&mut self.unused_sets);
     }
 
+    /// Whether the next [`Table::changes`] deletes a set of this name that the kernel has.
+    pub fn is_removed(&self, set: &str) -> bool {
+        self.removed_sets.contains(set)
+    }
+
     /// Whether the kernel has the set already.
     pub fn is_in_kernel(&self, id: SetId) -> bool {
         self.state(id).is_some_and(|state| !state.new)

@@ -195,7 +195,13 @@ impl<'l> Client<'l> {
                 Ready::Silence => return wait.verdict(),
                 Ready::Yes => match socket.take_error().expect("SO_ERROR") {
                     None => break,
-                    Some(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    // Or it was open for a moment.
+                    Some(error)
+                        if matches!(
+                            error.kind(),
+                            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+                        ) =>
+                    {
                         return Outcome::Reset;
                     }
                     Some(error) => panic!("{} to {target}: {error}", self.host.name),

@@ -7,7 +7,7 @@ use socket2::Socket;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A connection that takes longer has failed.
 const TOO_LONG: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ pub struct Report {
     /// Connections answered.
     pub answered: usize,
     /// Connections whose SYN had to be sent again: a packet was lost.
-    pub retransmitted: usize,
+    pub lost: Vec<String>,
     /// Why others failed.
     pub failures: Vec<String>,
     /// Who answered.
@@ -31,6 +31,7 @@ pub struct Report {
 pub struct Load {
     report: Mutex<Report>,
     progress: Condvar,
+    started: Instant,
     stopped: std::sync::atomic::AtomicBool,
 }
 
@@ -53,8 +54,12 @@ impl Load {
         threads: usize,
         scenario: impl FnOnce(&Load) -> R,
     ) -> (Report, R) {
-        let load =
-            Load { report: Mutex::default(), progress: Condvar::new(), stopped: false.into() };
+        let load = Load {
+            report: Mutex::default(),
+            progress: Condvar::new(),
+            started: Instant::now(),
+            stopped: false.into(),
+        };
         let result = std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| client.inside(|| load.connect_in_a_loop(client, targets)));
@@ -93,6 +98,7 @@ impl Load {
             if self.stopped.load(std::sync::atomic::Ordering::Relaxed) {
                 return;
             }
+            let started = Instant::now();
             let result = client.stream(*target).and_then(|socket| {
                 // Later ones can come from a busy machine; what the proxy decides is decided on the SYN.
                 let again = retransmissions(&socket);
@@ -103,7 +109,13 @@ impl Load {
             match result {
                 Ok((answer, again)) => {
                     report.answered += 1;
-                    report.retransmitted += usize::from(again > 0);
+                    if again > 0 {
+                        let took = started.elapsed().as_secs_f32();
+                        let at = started.duration_since(self.started).as_secs_f32();
+                        report.lost.push(format!(
+                            "{target}: {again} times after {at} s, which took {took} s"
+                        ));
+                    }
                     *report.endpoints.entry(answer.endpoint()).or_default() += 1;
                     report.sources.insert(answer.client.ip());
                 }
@@ -133,10 +145,11 @@ impl Report {
     #[track_caller]
     pub fn assert_no_loss(&self) {
         assert!(self.failures.is_empty(), "{} failed: {:?}", self.failures.len(), self.failures);
-        assert_eq!(
-            self.retransmitted, 0,
-            "of {} connections lost their first packet",
-            self.answered
+        assert!(
+            self.lost.is_empty(),
+            "of {} connections some lost their first packet: {:?}",
+            self.answered,
+            self.lost
         );
     }
 }
