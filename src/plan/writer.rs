@@ -108,10 +108,11 @@ impl Writer {
         id
     }
 
-    /// A set is in the kernel, whatever is in it. It stays if something is put into it before
-    /// [`Writer::remove_emptied`].
+    /// A set is in the kernel, whatever is in it, and what is declared there is about to be adopted. It stays if
+    /// something is put into it before [`Writer::remove_emptied`].
     pub fn know_set(&mut self, name: SetName) {
-        if self.sets.get(name).is_none() && !self.table.is_removed(&name.nft()) {
+        if self.sets.get(name).is_none() {
+            self.table.keep_removed(&name.nft());
             let id = self.set(name);
             self.note_emptied(name, id);
         }

@@ -67,11 +67,20 @@ impl<'a> Transaction<'a> {
         stages.stages
     }
 
+    /// Whether a part of it comes last, because packets under way may still ask for it.
+    pub fn has_last_part(&self) -> bool {
+        self.is_change() && self.split_behind().is_some()
+    }
+
+    /// Whether it changes a table that is there, and replaces no set: then all that uses it comes at once.
+    fn is_change(&self) -> bool {
+        let adds_table = |operation: &Operation<'_>| matches!(operation, Operation::AddTable(_));
+        !self.operations.iter().any(adds_table) && !self.replaces_sets()
+    }
+
     /// A change in the order that packets under way need.
     fn in_order(&self) -> Vec<Transaction<'a>> {
-        let adds_table = |operation: &Operation<'_>| matches!(operation, Operation::AddTable(_));
-        // Where sets are replaced, all that uses them comes at once.
-        if self.operations.iter().any(adds_table) || self.replaces_sets() {
+        if !self.is_change() {
             return vec![self.clone()];
         }
         let (ahead, rest) = match self.split_ahead() {

@@ -225,6 +225,8 @@ impl<K: Kernel> Engine<K> {
         if self.looks.all {
             whole.extend(self.planner.table().sets().map(|(id, _)| id));
         }
+        // Nothing is known of some until that has succeeded.
+        self.looks.all |= !whole.is_empty();
         for id in whole {
             let name = self.planner.table().set(id).map(|set| set.name.clone());
             let count = name.and_then(|name| counts.get(&name).copied().flatten());

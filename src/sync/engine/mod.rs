@@ -196,7 +196,11 @@ impl<K: Kernel> Engine<K> {
     /// Writes the difference to what the kernel has, whatever it refuses at first.
     fn write(&mut self, committed: &mut Committed) -> Result<(), Error> {
         let mut looks = 0;
-        for _ in 0..REFUSALS_MAX {
+        for attempt in 0..REFUSALS_MAX {
+            // Once something was refused, sets may hold what has to stay.
+            if attempt == 0 && !self.planner.table().changes().has_last_part() {
+                self.planner.remove_emptied();
+            }
             let error = match self.write_all() {
                 Ok(operations) => {
                     committed.operations += operations;

@@ -214,9 +214,10 @@ impl Table {
         self.removed_sets.append(&mut self.unused_sets);
     }
 
-    /// Whether the next [`Table::changes`] deletes a set of this name that the kernel has.
-    pub fn is_removed(&self, set: &str) -> bool {
-        self.removed_sets.contains(set)
+    /// A set that the kernel has was to be deleted, and is not for now. To be called before
+    /// [`Table::adopt_declarations`].
+    pub fn keep_removed(&mut self, set: &str) {
+        self.removed_sets.remove(set);
     }
 
     /// Whether the kernel has the set already.
