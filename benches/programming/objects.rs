@@ -67,6 +67,7 @@ pub fn service(number: u32) -> Change {
         external_local: false,
         affinity: None,
         source_ranges: Vec::new(),
+        unreadable_ranges: Vec::new(),
         health_check_node_port: None,
     };
     Change::Service(name(number), Some(Box::new(service)))

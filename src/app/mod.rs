@@ -99,7 +99,14 @@ async fn serve(
     let _servers = servers::start(&config, flags, &shared, started, set_filter, &events)?;
     drop(startup.servers);
     let metrics = &shared.metrics;
-    let source = sources::start(&config, connection.as_ref(), metrics, inputs, startup.source)?;
+    let source = sources::start(
+        &config,
+        connection.as_ref(),
+        metrics,
+        events.clone(),
+        inputs,
+        startup.source,
+    )?;
     events.starting();
     tracing::info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
 

@@ -75,6 +75,7 @@ impl Shared {
             let run = localhost::run(ports, Listeners(self.metrics.clone()));
             lives::spawn("localhost NodePorts", run);
         }
+        let told = events.clone();
         Ok(Observers {
             health: self.health.clone(),
             metrics: self.metrics.clone(),
@@ -84,6 +85,7 @@ impl Shared {
                 localhost,
                 localhost_families,
             },
+            cut: Box::new(move |service, note| told.service_cut(service, note)),
             refused: Box::new(move |service, reason| events.service_refused(service, reason)),
             first_sync: Some(Box::new(move || {
                 drop(pending);

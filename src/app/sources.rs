@@ -7,7 +7,7 @@ use crate::config::{ALLOW_SERVICE_EXTERNAL_IPS, Config, DetectLocal, Source};
 use crate::health::PendingTask;
 use crate::http::BindError;
 use crate::http::service_checks::ListenError;
-use crate::intake::{self, ObjectKey, OnProblem};
+use crate::intake::{self, ObjectKey, OnProblem, Problem};
 use crate::manifests;
 use crate::metrics::Metrics;
 use crate::metrics::objects::Kind;
@@ -53,6 +53,7 @@ pub fn start(
     config: &Config,
     client: Option<&Client>,
     metrics: &Arc<Metrics>,
+    events: Events,
     inputs: Sender,
     pending: PendingTask,
 ) -> anyhow::Result<JoinHandle<anyhow::Error>> {
@@ -60,7 +61,10 @@ pub fn start(
     let intake = intake::Options {
         allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
         bind_address: config.node_ip_override,
-        on_problem: OnProblem(Arc::new(move |object| metrics.objects.problem(kind(object)))),
+        on_problem: OnProblem(Arc::new(move |problems| {
+            problems.iter().for_each(|problem| metrics.objects.problem(kind(&problem.object)));
+            events.object_problems(problems);
+        })),
     };
     match (&config.source, client) {
         (Source::Manifests(directory), _) => {
@@ -154,6 +158,21 @@ impl Events {
         let service = Regarding::Service(service.clone());
         let note = format!("the kernel refuses it, it stays as it was: {reason}");
         self.warn(service, "FailedToProgramService", "Sync", note);
+    }
+
+    /// Parts of an object are left out.
+    fn object_problems(&self, problems: &[Problem]) {
+        let Some((first, more)) = problems.split_first() else { return };
+        let ObjectKey::Service(service) = &first.object else { return };
+        let more =
+            if more.is_empty() { String::new() } else { format!(", and {} more", more.len()) };
+        let note = format!("{}: {}{more}", first.field, first.message);
+        self.warn(Regarding::Service(service.clone()), "InvalidService", "Read", note);
+    }
+
+    /// A Service asks for more than it gets.
+    pub fn service_cut(&self, service: &ObjectName, note: &str) {
+        self.warn(Regarding::Service(service.clone()), "ServiceTooLarge", "Sync", note.to_owned());
     }
 
     fn warn(&self, regarding: Regarding, reason: &'static str, action: &'static str, note: String) {

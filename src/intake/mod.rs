@@ -6,13 +6,15 @@
 //! are judged alike; API server defaults are *not* applied here.
 //!
 //! A bad value harms no more than its own object, and as little of it as is safe:
-//! - in a Service, a bad ClusterIP, port, protocol, affinity timeout or source range makes the whole
-//!   Service unserved (half of it would be wrong, or open to more clients than meant); a bad external
-//!   or load balancer address is left out alone; an unknown policy counts as the default one;
+//! - in a Service, a bad ClusterIP, port, protocol or affinity timeout makes the whole Service unserved (half of
+//!   it would be wrong); a bad external or load balancer address is left out alone; a bad source range lets nobody
+//!   in; an unknown policy counts as the default one;
+//! - a Service that asks for more than its `budget` is cut;
 //! - in a slice, a bad endpoint or port is left out alone.
 //!
 //! What a Service claims together with *another* Service is not judged here but in the plan.
 
+mod budget;
 mod endpoint_slice;
 mod node;
 mod problem;

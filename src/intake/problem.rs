@@ -3,7 +3,7 @@
 use crate::model::ObjectName;
 use foldhash::fast::FixedState;
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use tracing::{info, warn};
@@ -44,18 +44,27 @@ impl fmt::Display for Problem {
     }
 }
 
+/// The most problems of one object that are told one by one.
+const TOLD: usize = 20;
+
 /// Collects the problems of one object.
 pub(super) struct Findings<'a> {
     object: &'a ObjectKey,
     problems: Vec<Problem>,
+    /// Problems beyond those.
+    more: usize,
 }
 
 impl<'a> Findings<'a> {
     pub(super) fn of(object: &'a ObjectKey) -> Self {
-        Findings { object, problems: Vec::new() }
+        Findings { object, problems: Vec::new(), more: 0 }
     }
 
     pub(super) fn add(&mut self, field: impl fmt::Display, message: impl fmt::Display) {
+        if self.problems.len() == TOLD {
+            self.more += 1;
+            return;
+        }
         self.problems.push(Problem {
             object: self.object.clone(),
             field: field.to_string(),
@@ -76,7 +85,12 @@ impl<'a> Findings<'a> {
         value
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    pub(super) fn into_problems(mut self) -> Vec<Problem> {
+        if self.more > 0
+            && let Some(last) = self.problems.last_mut()
+        {
+            let _ = write!(last.message, "; and {} more problems", self.more);
+        }
         self.problems
     }
 }
@@ -119,9 +133,9 @@ impl fmt::Display for NotACidr<'_> {
     }
 }
 
-/// Called with an object for each of its problems, when they are logged.
+/// Called with the problems of an object when they are logged.
 #[derive(Clone)]
-pub struct OnProblem(pub Arc<dyn Fn(&ObjectKey) + Send + Sync>);
+pub struct OnProblem(pub Arc<dyn Fn(&[Problem]) + Send + Sync>);
 
 impl Default for OnProblem {
     fn default() -> Self {
@@ -166,7 +180,7 @@ impl Reporter {
         if self.logged.insert(object.clone(), hash) == Some(hash) {
             return false;
         }
-        problems.iter().for_each(|_| (self.on_problem.0)(object));
+        (self.on_problem.0)(problems);
         for problem in problems.iter().take(Self::SHOWN) {
             warn!("{problem}");
         }
@@ -202,8 +216,8 @@ mod tests {
 
         let count = Arc::new(AtomicUsize::new(0));
         let counter = count.clone();
-        let on_problem = move |_: &ObjectKey| {
-            counter.fetch_add(1, Ordering::Relaxed);
+        let on_problem = move |problems: &[Problem]| {
+            counter.fetch_add(problems.len(), Ordering::Relaxed);
         };
         let mut reporter = Reporter::new(OnProblem(Arc::new(on_problem)));
         assert!(!reporter.report(&object, &[]));

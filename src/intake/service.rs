@@ -1,5 +1,6 @@
 //! Services.
 
+use super::budget;
 use super::problem::{Field, Findings, NotACidr, NotAPort, NotAnIp};
 use super::special::special;
 use super::{Intake, ObjectKey, Reading, has_label, items, port_number};
@@ -8,8 +9,10 @@ use crate::model::{
 };
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A Service with this label is another proxy's, whatever the value.
@@ -46,7 +49,7 @@ impl Intake {
         let cluster_ips = cluster_ips(spec, findings);
         let ports = self.service_ports(spec, findings);
         let affinity = affinity(spec, findings);
-        let source_ranges = source_ranges(spec, findings);
+        let (source_ranges, unreadable_ranges) = source_ranges(spec, findings);
 
         let service_type = match text(&spec.type_) {
             "" | "ClusterIP" => ServiceType::ClusterIp,
@@ -73,7 +76,7 @@ impl Intake {
             }
         };
 
-        Some(Service {
+        let mut service = Service {
             name: self.name(&object.metadata),
             created: created(object),
             service_type,
@@ -84,9 +87,12 @@ impl Intake {
             internal_local,
             external_local,
             affinity: affinity?,
-            source_ranges: source_ranges?,
+            source_ranges,
+            unreadable_ranges,
             health_check_node_port,
-        })
+        };
+        budget::keep(&mut service, findings);
+        Some(service)
     }
 
     /// All ports, or `None` when one of them is bad: the API server would have refused the Service.
@@ -101,6 +107,7 @@ impl Intake {
             return None;
         }
         let mut ports: Vec<ServicePort> = Vec::with_capacity(list.len());
+        let mut seen = SeenPorts::default();
         for (index, entry) in list.iter().enumerate() {
             let field = |name| Field("spec.ports", index, name);
             let port = port_number(entry.port);
@@ -117,30 +124,42 @@ impl Intake {
             };
             let name = self.strings.text(text(&entry.name));
             let port = ServicePort { name, protocol, port, node_port };
-            match ports.iter().find_map(|other| clash(other, &port).map(|what| (other, what))) {
+            match seen.clash(&port) {
                 None => ports.push(port),
-                Some((other, what)) => {
-                    let other = other.port;
-                    findings
-                        .add(field(what), format_args!("the same as of {protocol} port {other}"));
-                }
+                Some((what, other)) => findings
+                    .add(field(what), format_args!("the same as of {protocol} port {other}")),
             }
         }
         (ports.len() == list.len()).then_some(ports)
     }
 }
 
-/// The field in which two ports of one Service cannot agree, if they do.
-fn clash(a: &ServicePort, b: &ServicePort) -> Option<&'static str> {
-    if a.protocol != b.protocol {
-        None
-    } else if a.port == b.port {
-        Some("port")
-    } else if a.name == b.name {
-        Some("name")
-    } else if a.node_port.is_some() && a.node_port == b.node_port {
-        Some("nodePort")
-    } else {
+/// The ports of a Service so far, by what no two of them may share, each with its number.
+#[derive(Default)]
+struct SeenPorts {
+    numbers: HashSet<(Protocol, u16)>,
+    names: HashMap<(Protocol, Arc<str>), u16>,
+    node_ports: HashMap<(Protocol, u16), u16>,
+}
+
+impl SeenPorts {
+    /// The field that a port shares with another one, and the number of that; else it is noted.
+    fn clash(&mut self, port: &ServicePort) -> Option<(&'static str, u16)> {
+        let (protocol, number) = (port.protocol, port.port);
+        let name = (protocol, port.name.clone());
+        let node_port = port.node_port.map(|node_port| (protocol, node_port));
+        if self.numbers.contains(&(protocol, number)) {
+            return Some(("port", number));
+        }
+        if let Some(other) = self.names.get(&name) {
+            return Some(("name", *other));
+        }
+        if let Some(other) = node_port.and_then(|node_port| self.node_ports.get(&node_port)) {
+            return Some(("nodePort", *other));
+        }
+        self.numbers.insert((protocol, number));
+        self.names.insert(name, number);
+        self.node_ports.extend(node_port.map(|node_port| (node_port, number)));
         None
     }
 }
@@ -184,14 +203,13 @@ fn cluster_ips(spec: &core::ServiceSpec, findings: &mut Findings<'_>) -> Option<
 
 /// `spec.externalIPs` without those that cannot be one.
 fn external_ips(spec: &core::ServiceSpec, findings: &mut Findings<'_>) -> Vec<IpAddr> {
-    let mut ips = Vec::new();
+    let (mut ips, mut seen) = (Vec::new(), HashSet::new());
     for (index, ip) in items(&spec.external_ips).iter().enumerate() {
         let field = Field("spec.externalIPs", index, "");
         match parse_ip(ip).map(|address| (address, special(address))) {
             None => findings.add(field, NotAnIp(ip)),
             Some((_, Some(kind))) => findings.add(field, format_args!("{ip} is {kind}")),
-            Some((address, None)) if !ips.contains(&address) => ips.push(address),
-            Some(_) => {}
+            Some((address, None)) => ips.extend(seen.insert(address).then_some(address)),
         }
     }
     ips
@@ -202,7 +220,7 @@ fn external_ips(spec: &core::ServiceSpec, findings: &mut Findings<'_>) -> Vec<Ip
 fn load_balancer_ips(object: &core::Service, findings: &mut Findings<'_>) -> Vec<IpAddr> {
     let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.map(|status| items(&status.ingress)).unwrap_or_default();
-    let mut ips = Vec::new();
+    let (mut ips, mut seen) = (Vec::new(), HashSet::new());
     for (index, entry) in ingress.iter().enumerate() {
         let field = |name| Field("status.loadBalancer.ingress", index, name);
         match entry.ip_mode.as_deref() {
@@ -217,30 +235,40 @@ fn load_balancer_ips(object: &core::Service, findings: &mut Findings<'_>) -> Vec
             "" => {}
             ip => match parse_ip(ip) {
                 None => findings.add(field("ip"), NotAnIp(ip)),
-                Some(address) if !ips.contains(&address) => ips.push(address),
-                Some(_) => {}
+                Some(address) => ips.extend(seen.insert(address).then_some(address)),
             },
         }
     }
     ips
 }
 
-/// `spec.loadBalancerSourceRanges`; white space around a range is allowed. `None` when one of them is
-/// bad, since leaving it out could open the Service to everyone.
-fn source_ranges(spec: &core::ServiceSpec, findings: &mut Findings<'_>) -> Option<Vec<IpNet>> {
+/// `spec.loadBalancerSourceRanges`, and the families of those that are none: they open nothing. White space around a
+/// range is allowed.
+fn source_ranges(
+    spec: &core::ServiceSpec,
+    findings: &mut Findings<'_>,
+) -> (Vec<IpNet>, Vec<Family>) {
     let list = items(&spec.load_balancer_source_ranges);
-    let ranges: Vec<IpNet> = list
-        .iter()
-        .enumerate()
-        .filter_map(|(index, range)| {
-            findings.need(
-                parse_cidr(range.trim()),
-                Field("spec.loadBalancerSourceRanges", index, ""),
-                NotACidr(range),
-            )
-        })
-        .collect();
-    (ranges.len() == list.len()).then_some(ranges)
+    let (mut ranges, mut unreadable) = (Vec::with_capacity(list.len()), Vec::new());
+    for (index, range) in list.iter().enumerate() {
+        let field = Field("spec.loadBalancerSourceRanges", index, "");
+        match findings.need(parse_cidr(range.trim()), field, NotACidr(range)) {
+            Some(range) => ranges.push(range),
+            None => unreadable.extend(families_like(range)),
+        }
+    }
+    unreadable.sort_unstable();
+    unreadable.dedup();
+    (ranges, unreadable)
+}
+
+/// The families that a text which is no range may have meant.
+fn families_like(text: &str) -> Vec<Family> {
+    match (text.contains('.'), text.contains(':')) {
+        (true, false) => vec![Family::V4],
+        (false, true) => vec![Family::V6],
+        _ => Family::BOTH.into(),
+    }
 }
 
 /// The affinity timeout: `Some(None)` without affinity, `None` when the timeout is bad.

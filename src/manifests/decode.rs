@@ -20,26 +20,45 @@ pub enum Object {
     Other(String),
 }
 
-/// Parses a piece of a file. The error says where and what, with the field's path and the line of the
-/// file (the piece is a part of `file`).
-pub fn decode(file: &str, piece: &Piece<'_>) -> Result<Vec<Object>, String> {
-    let decoded = match piece.form {
-        Form::YamlList => decode_list(file, piece.text),
-        _ => decode_one(file, piece),
-    };
-    decoded.map_err(|message| match (piece.item, piece.form) {
-        (None, _) => message,
-        // The item was parsed as a sequence of its own.
-        (Some(item), Form::YamlItem) => {
-            let rest = message.strip_prefix(".[0]").unwrap_or(&message);
-            let colon = if rest.starts_with(['.', ':']) { "" } else { ": " };
-            format!("items[{item}]{colon}{rest}")
-        }
-        (Some(item), _) => format!("items[{item}].{message}"),
+/// A piece that cannot be used, or not all of it.
+#[derive(Debug, Default)]
+pub struct Bad {
+    /// Where and what first, with the field's path and the line of the file.
+    pub message: String,
+    /// The objects in it that can be used all the same.
+    pub others: Vec<Object>,
+}
+
+impl From<String> for Bad {
+    fn from(message: String) -> Bad {
+        Bad { message, others: Vec::new() }
+    }
+}
+
+/// Parses a piece of a file, which is a part of `file`.
+///
+/// # Errors
+/// What is wrong; one odd item of a list does not spoil the others.
+pub fn decode(file: &str, piece: &Piece<'_>) -> Result<Vec<Object>, Bad> {
+    if piece.form == Form::YamlList {
+        return decode_list(file, piece.text);
+    }
+    decode_one(file, piece).map_err(|Bad { message, others }| {
+        let message = match (piece.item, piece.form) {
+            (None, _) => message,
+            // The item was parsed as a sequence of its own.
+            (Some(item), Form::YamlItem) => {
+                let rest = message.strip_prefix(".[0]").unwrap_or(&message);
+                let colon = if rest.starts_with(['.', ':']) { "" } else { ": " };
+                format!("items[{item}]{colon}{rest}")
+            }
+            (Some(item), _) => format!("items[{item}].{message}"),
+        };
+        Bad { message, others }
     })
 }
 
-fn decode_one(file: &str, piece: &Piece<'_>) -> Result<Vec<Object>, String> {
+fn decode_one(file: &str, piece: &Piece<'_>) -> Result<Vec<Object>, Bad> {
     let parsed: Head;
     let head = match &piece.head {
         Some(head) => head,
@@ -55,7 +74,7 @@ fn decode_one(file: &str, piece: &Piece<'_>) -> Result<Vec<Object>, String> {
     if piece.form != Form::Json && piece.text.contains("<<:") {
         let mut value: Value = read(file, piece)?;
         value.apply_merge().map_err(|error| error.to_string())?;
-        return from_value(Some(head), value).map(|object| vec![object]);
+        return Ok(vec![from_value(Some(head), value)?]);
     }
     let object = match head.known()? {
         Kind::Service => Object::Service(Box::new(read(file, piece)?)),
@@ -76,17 +95,22 @@ struct List {
     items: Option<Vec<Value>>,
 }
 
-fn decode_list(file: &str, text: &str) -> Result<Vec<Object>, String> {
+fn decode_list(file: &str, text: &str) -> Result<Vec<Object>, Bad> {
     let mut value: Value = yaml(file, text)?;
     value.apply_merge().map_err(|error| error.to_string())?;
     let list: List = serde_norway::from_value(value).map_err(|error| error.to_string())?;
     let head = Head { api_version: list.api_version, kind: list.kind }.list().flatten();
-    let items = list.items.unwrap_or_default().into_iter().enumerate();
-    items
-        .map(|(index, item)| {
-            from_value(head.as_ref(), item).map_err(|message| format!("items[{index}]: {message}"))
-        })
-        .collect()
+    let (mut objects, mut error) = (Vec::new(), None);
+    for (index, item) in list.items.unwrap_or_default().into_iter().enumerate() {
+        match from_value(head.as_ref(), item) {
+            Ok(object) => objects.push(object),
+            Err(message) => drop(error.get_or_insert(format!("items[{index}]: {message}"))),
+        }
+    }
+    match error {
+        None => Ok(objects),
+        Some(message) => Err(Bad { message, others: objects }),
+    }
 }
 
 fn from_value(head: Option<&Head>, value: Value) -> Result<Object, String> {

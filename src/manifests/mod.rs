@@ -11,7 +11,7 @@
 //! what was sent before. Problems are logged, once per version of a file or object, and harm as little
 //! as possible:
 //!
-//! - a file that cannot be read or parsed keeps its last good state;
+//! - a file that cannot be read keeps its last good state; of one that cannot be parsed in part the rest counts;
 //! - an object with a bad value is unserved or loses that value, its file's others are unharmed;
 //! - of several files with the same object the first one by name counts;
 //! - a directory that is gone keeps its last state until it is back.

@@ -3,7 +3,7 @@
 //! YAML is slow to parse (some 15 MB/s), so what is large is spread over the processors. Each has an
 //! [`Intake`] of its own: strings are then shared per processor, which costs next to nothing.
 
-use super::decode::{Object, decode};
+use super::decode::{Bad, Object, decode};
 use super::split::{BadDocument, Form, Format, Piece, split};
 use super::{defaults, fingerprint, unknown};
 use crate::intake::{Intake, ObjectKey, Options, Problem, Reading};
@@ -64,9 +64,11 @@ pub struct Contents {
     pub objects: Vec<Found>,
     /// How many objects of which other kinds there are.
     pub ignored: BTreeMap<String, usize>,
+    /// The first part that cannot be used.
+    pub bad: Option<FileError>,
 }
 
-/// Why a file cannot be used: `document 3: spec.ports[1].port: invalid type: ... at line 17 column 11`.
+/// Why a file or a part of it cannot be used: `document 3: spec.ports[1].port: invalid type: ... at line 17 column 11`.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("document {document}: {message}")]
 pub struct FileError {
@@ -100,8 +102,12 @@ pub struct Parser {
     intakes: Vec<Intake>,
 }
 
-/// What one piece holds, or why it cannot be used.
-type Outcome = Result<SmallVec<[Taken; 1]>, String>;
+/// What one piece holds, and why a part of it cannot be used.
+#[derive(Default)]
+struct Outcome {
+    taken: SmallVec<[Taken; 1]>,
+    bad: Option<String>,
+}
 
 enum Taken {
     Object(Box<Parsed>),
@@ -116,19 +122,26 @@ impl Parser {
         Parser { node_name: node_name.into(), intakes }
     }
 
-    /// Parses files, each all or nothing: one document that does not parse spoils its file.
+    /// Parses files. A document or an item of a list that does not parse is left out, and is said.
     pub fn parse(&mut self, inputs: &[Input<'_>]) -> Vec<Result<Contents, FileError>> {
         self.parse_cut(inputs, true)
             .into_iter()
             .zip(inputs)
             .map(|((cut, result), input)| {
-                let Err(error) = result else { return result };
+                let Ok(Contents { bad: Some(_), .. }) = result else { return result };
                 if !cut {
-                    return Err(error);
+                    return result;
                 }
                 // Maybe a list was cut where it should not have been.
                 let mut whole = self.parse_cut(std::slice::from_ref(input), false);
-                whole.pop().and_then(|(_, result)| result.ok()).ok_or(error)
+                let is_better = |whole: &Contents| {
+                    let parts = result.as_ref().map_or(0, |parts| parts.objects.len());
+                    whole.bad.is_none() || whole.objects.len() > parts
+                };
+                match whole.pop() {
+                    Some((_, Ok(whole))) if is_better(&whole) => Ok(whole),
+                    _ => result,
+                }
             })
             .collect()
     }
@@ -157,7 +170,7 @@ impl Parser {
             .map(|(input, pieces)| match pieces {
                 Ok(pieces) => {
                     let cut = pieces.iter().any(|piece| piece.form == Form::YamlItem);
-                    (cut, assemble(input, pieces, &mut outcomes))
+                    (cut, Ok(assemble(input, pieces, &mut outcomes)))
                 }
                 Err(BadDocument { document, message }) => {
                     (false, Err(FileError { document: *document, message: message.clone() }))
@@ -220,31 +233,26 @@ fn assemble(
     input: &Input<'_>,
     pieces: &[Piece<'_>],
     outcomes: &mut impl Iterator<Item = Outcome>,
-) -> Result<Contents, FileError> {
+) -> Contents {
     let mut contents = Contents::default();
-    let mut error = None;
     for piece in pieces {
         if let Some(entries) = input.known.get(&fingerprint::of_text(piece.text)) {
             let entries = entries.iter().map(|entry| Found::Unchanged((*entry).clone()));
             contents.objects.extend(entries);
             continue;
         }
-        match outcomes.next() {
-            Some(Ok(objects)) => {
-                for object in objects {
-                    match object {
-                        Taken::Object(parsed) => contents.objects.push(Found::Parsed(parsed)),
-                        Taken::OtherKind(kind) => *contents.ignored.entry(kind).or_default() += 1,
-                    }
-                }
+        let Outcome { taken, bad } = outcomes.next().unwrap_or_default();
+        for object in taken {
+            match object {
+                Taken::Object(parsed) => contents.objects.push(Found::Parsed(parsed)),
+                Taken::OtherKind(kind) => *contents.ignored.entry(kind).or_default() += 1,
             }
-            Some(Err(message)) if error.is_none() => {
-                error = Some(FileError { document: piece.document, message });
-            }
-            _ => {}
+        }
+        if let Some(message) = bad {
+            contents.bad.get_or_insert(FileError { document: piece.document, message });
         }
     }
-    error.map_or(Ok(contents), Err)
+    contents
 }
 
 /// A piece to be parsed.
@@ -257,8 +265,11 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn run(&self, intake: &mut Intake, node_name: &str) -> Outcome {
-        let objects = decode(self.file, self.piece)?;
-        Ok(objects
+        let (objects, bad) = match decode(self.file, self.piece) {
+            Ok(objects) => (objects, None),
+            Err(Bad { message, others }) => (others, Some(message)),
+        };
+        let taken = objects
             .into_iter()
             .filter_map(|object| {
                 let unknown = if self.file.len() <= WRITTEN_BY_HAND {
@@ -271,7 +282,8 @@ impl Job<'_> {
                     Err(kind) => Some(Taken::OtherKind(kind)),
                 }
             })
-            .collect())
+            .collect();
+        Outcome { taken, bad }
     }
 
     fn parsed(&self, reading: Reading, unknown: Vec<String>) -> Parsed {

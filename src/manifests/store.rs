@@ -4,7 +4,8 @@
 //! its name and two hashes, never the object: one for its text, so that an unchanged document is not
 //! parsed again, and one for what the proxy takes from it, so that an unchanged object is not sent again.
 //!
-//! - A file counts as a whole: one that does not parse keeps its last good state.
+//! - What does not parse, a document or an item of a list, costs no other. Objects that are in no other part of the
+//!   file keep their last good state then, since they may be in that part.
 //! - If several files have an object, the first one by name counts, and within a file the first document.
 //!   When the file that counts loses the object, the next one is read once more to get at it.
 
@@ -168,10 +169,18 @@ impl Store {
         let Some(file) = self.files.get_mut(name) else { return };
         match result {
             Ok(contents) => {
-                file.good(name, &contents.ignored);
+                let is_whole = contents.bad.is_none();
+                match contents.bad {
+                    None => file.good(name, &contents.ignored),
+                    Some(error) => file.partly_bad(name, error.to_string()),
+                }
                 let before = std::mem::take(&mut file.entries);
-                let entries = self.claim(name, contents.objects);
-                self.release(name, &before, &entries);
+                let mut entries = self.claim(name, contents.objects);
+                if is_whole {
+                    self.release(name, &before, &entries);
+                } else {
+                    keep(before, &mut entries);
+                }
                 if let Some(file) = self.files.get_mut(name) {
                     file.entries = entries.into();
                 }
@@ -302,12 +311,27 @@ impl Store {
     }
 }
 
+/// Adds the entries of which nothing is seen any more: they may be in what cannot be read.
+fn keep(before: Box<[Entry]>, entries: &mut Vec<Entry>) {
+    let seen: Set<ObjectKey> = entries.iter().map(|entry| entry.key.clone()).collect();
+    entries.extend(before.into_iter().filter(|entry| !seen.contains(&entry.key)));
+}
+
 impl File {
     /// Logs why a version cannot be used, unless that is known.
     fn bad(&mut self, name: &str, message: String) {
+        let stays = if self.entries.is_empty() { "" } else { "; its last good state stays" };
+        self.log(name, message, stays);
+    }
+
+    /// Logs why a part of a version cannot be used, unless that is known.
+    fn partly_bad(&mut self, name: &str, message: String) {
+        self.log(name, message, "; the rest of it counts, and what nothing is seen of stays");
+    }
+
+    fn log(&mut self, name: &str, message: String, but: &str) {
         if self.error.as_deref() != Some(&*message) {
-            let stays = if self.entries.is_empty() { "" } else { "; its last good state stays" };
-            error!("{name}: {message}{stays}");
+            error!("{name}: {message}{but}");
             self.error = Some(message.into());
         }
     }

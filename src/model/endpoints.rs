@@ -68,6 +68,7 @@ pub struct EndpointSlice {
     /// Value of the label `kubernetes.io/service-name`; the Service is in the slice's namespace.
     pub service: Arc<str>,
     pub family: Family,
+    /// In the order of [`EndpointSlice::sort_ports`] where there are many.
     pub ports: Vec<EndpointPort>,
     pub endpoints: Vec<Endpoint>,
     /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, in nanoseconds since 1970:
@@ -76,6 +77,28 @@ pub struct EndpointSlice {
 }
 
 impl EndpointSlice {
+    /// From so many ports on they are searched and not just looked at one after the other.
+    const MANY_PORTS: usize = 16;
+
+    /// Sorts the ports, for [`EndpointSlice::port`]. Of two that are the same the first stays the first.
+    pub fn sort_ports(&mut self) {
+        if self.ports.len() >= Self::MANY_PORTS {
+            self.ports.sort_by(|a, b| (a.protocol, &a.name).cmp(&(b.protocol, &b.name)));
+        }
+    }
+
+    /// The number that a port has here. The ports have to be sorted.
+    pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        let key = |port: &EndpointPort| (port.protocol, &*port.name) < (protocol, name);
+        let is_it = |port: &&EndpointPort| port.protocol == protocol && &*port.name == name;
+        let found = if self.ports.len() < Self::MANY_PORTS {
+            self.ports.iter().find(is_it)
+        } else {
+            self.ports.get(self.ports.partition_point(key)).filter(is_it)
+        };
+        found.map(|port| port.port)
+    }
+
     /// The Service that the slice belongs to.
     pub fn service_name(&self) -> ObjectName {
         ObjectName { namespace: self.name.namespace.clone(), name: self.service.clone() }

@@ -104,6 +104,8 @@ pub struct Service {
     pub affinity: Option<Duration>,
     /// `spec.loadBalancerSourceRanges`, both families as written.
     pub source_ranges: Vec<IpNet>,
+    /// Families of which some of `spec.loadBalancerSourceRanges` could not be read: these open nothing.
+    pub unreadable_ranges: Vec<Family>,
     /// `spec.healthCheckNodePort`, only for type LoadBalancer with external policy Local.
     pub health_check_node_port: Option<u16>,
 }

@@ -1,14 +1,30 @@
-//! Who serves a frontend that several Services want: the oldest of them.
+//! Who serves a frontend that several Services want: whose ClusterIP it is, then whose load balancer address, and
+//! among Services that want it for the same reason the oldest of them.
+//!
+//! A ClusterIP is the API server's own allocation, and the address of a load balancer its controller's, while whoever
+//! may write a Service may write any external IP into it, long before the address is given to somebody.
 
 use super::Frontend;
 use crate::model::ObjectName;
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 
-/// The place of a Service among those that want the same frontend: the older comes first, then the
-/// one whose `namespace/name` sorts first.
+/// Why a Service wants a frontend, the strongest reason first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// `spec.clusterIPs`, and `spec.ports[].nodePort`, which nothing else competes with.
+    Allocated,
+    /// `status.loadBalancer.ingress[].ip`
+    LoadBalancer,
+    /// `spec.externalIPs`
+    ExternalIp,
+}
+
+/// The place of a Service among those that want the same frontend: the stronger reason comes first, then the older
+/// Service, then the one whose `namespace/name` sorts first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
+    pub reason: Reason,
     /// `metadata.creationTimestamp`, seconds since 1970.
     pub created: i64,
     pub service: ObjectName,
@@ -95,7 +111,17 @@ mod tests {
     };
 
     fn rank(created: i64, name: &str) -> Rank {
-        Rank { created, service: ObjectName::new("default", name) }
+        Rank { reason: Reason::Allocated, created, service: ObjectName::new("default", name) }
+    }
+
+    #[test]
+    fn an_allocated_address_is_not_lost_to_an_older_service() {
+        let mut claims = Claims::default();
+        claims.add(FRONTEND, Rank { reason: Reason::ExternalIp, ..rank(1, "thief") });
+        let balancer = Rank { reason: Reason::LoadBalancer, ..rank(2, "balancer") };
+        assert_eq!(claims.add(FRONTEND, balancer).unwrap().name.as_ref(), "thief");
+        assert_eq!(claims.add(FRONTEND, rank(3, "owner")).unwrap().name.as_ref(), "balancer");
+        assert_eq!(claims.remove(&FRONTEND, &rank(3, "owner")).unwrap().name.as_ref(), "balancer");
     }
 
     #[test]

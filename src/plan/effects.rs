@@ -2,6 +2,7 @@
 
 use super::{Backend, Frontend, PortPlan, Route};
 use crate::model::{ObjectName, Protocol, Service};
+use hashbrown::HashSet;
 use nft_table::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -76,24 +77,20 @@ impl Effects {
         before: &[PortPlan],
         plans: &[PortPlan],
     ) {
+        self.note_udp(before, plans);
         for old in before {
             self.count(old, -1);
-            self.note_udp(old, plans);
-            let is_same = |new: &&PortPlan| (&new.name, new.family) == (&old.name, old.family);
-            if old.protocol == Protocol::Tcp && !plans.iter().any(|new| is_same(&new)) {
+            if old.protocol == Protocol::Tcp && old.find_same(plans).is_none() {
                 self.put_localhost((name.clone(), old.name.clone(), old.family), None);
             }
         }
         for new in plans {
             self.count(new, 1);
-            let old = before.iter().find(|old| {
-                (&old.name, old.protocol, old.family) == (&new.name, new.protocol, new.family)
-            });
+            let old = new.find_same(before);
             if new.protocol == Protocol::Udp && old != Some(new) {
                 let known = |frontend| {
                     old.is_some_and(|old| {
-                        old.serving == new.serving
-                            && old.frontends.iter().any(|planned| planned.frontend == frontend)
+                        old.serving == new.serving && old.find(&frontend).is_some()
                     })
                 };
                 let changed = new.frontends.iter().map(|planned| planned.frontend);
@@ -102,11 +99,7 @@ impl Effects {
                 );
             }
             if new.protocol != Protocol::Udp {
-                let known = |frontend| {
-                    old.is_some_and(|old| {
-                        old.frontends.iter().any(|planned| planned.frontend == frontend)
-                    })
-                };
+                let known = |frontend| old.is_some_and(|old| old.find(&frontend).is_some());
                 let came = new.frontends.iter().map(|planned| planned.frontend);
                 let came = came.filter(|frontend| !known(*frontend));
                 self.stale_flows.extend(came.map(|frontend| (frontend, Vec::new())));
@@ -124,18 +117,23 @@ impl Effects {
         self.stale_flows.extend(frontends.map(|frontend| (frontend, plan.serving.clone())));
     }
 
-    /// Flows to a UDP frontend that went are all stale, unless another Service takes it over.
-    fn note_udp(&mut self, old: &PortPlan, plans: &[PortPlan]) {
-        if old.protocol != Protocol::Udp {
+    /// Flows to UDP frontends that went are all stale, unless another port takes them over.
+    fn note_udp(&mut self, before: &[PortPlan], plans: &[PortPlan]) {
+        let of_udp =
+            |plans| <[PortPlan]>::iter(plans).filter(|plan| plan.protocol == Protocol::Udp);
+        let gone = of_udp(before).flat_map(|old| {
+            let new = old.find_same(plans);
+            let frontends = old.frontends.iter().map(|planned| planned.frontend);
+            frontends.filter(move |frontend| new.is_none_or(|new| new.find(frontend).is_none()))
+        });
+        let gone: Vec<Frontend> = gone.collect();
+        if gone.is_empty() {
             return;
         }
-        for planned in &old.frontends {
-            let is_kept = plans
-                .iter()
-                .any(|new| new.frontends.iter().any(|kept| kept.frontend == planned.frontend));
-            if !is_kept {
-                self.stale_flows.entry(planned.frontend).or_default();
-            }
+        let all = of_udp(plans).flat_map(|plan| &plan.frontends).map(|planned| planned.frontend);
+        let kept: HashSet<Frontend> = all.collect();
+        for frontend in gone.into_iter().filter(|frontend| !kept.contains(frontend)) {
+            self.stale_flows.entry(frontend).or_default();
         }
     }
 

@@ -75,8 +75,8 @@ impl Targets {
     }
 }
 
-/// The elements of a frontend apart from its slots: where it leads, what is masqueraded, who may
-/// connect. They change only with the Service or the number of its endpoints.
+/// The elements of a frontend apart from its slots and from the sources that may connect: where it leads, what is
+/// masqueraded, whether only some sources may connect. They change only with the Service or the number of its endpoints.
 pub fn head(
     service: &ObjectName,
     plan: &PortPlan,
@@ -138,14 +138,8 @@ pub fn head(
             (set(targets.external), key(), Value::verdict(Verdict::Goto(chain), None))
         }));
     }
-    if let Some(sources) = &planned.allowed_sources {
+    if planned.allowed_sources.is_some() {
         elements.push((set(SetKind::RestrictedServices), key(), Value::Member));
-        let allowed = |source| frontend_key(&planned.frontend).network(source);
-        elements.extend(
-            sources
-                .iter()
-                .map(|source| (set(SetKind::AllowedSources), allowed(*source), Value::Member)),
-        );
     }
     elements
 }
@@ -173,6 +167,11 @@ pub fn slots<'a>(
         Route::Reject | Route::Drop => (None, None),
     };
     [cluster, local].into_iter().flatten()
+}
+
+/// The key of a source that may connect to a frontend.
+pub fn source_key(frontend: &Frontend, source: IpNet) -> Key {
+    frontend_key(frontend).network(source)
 }
 
 /// The keys of some slots of a frontend.

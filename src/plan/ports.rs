@@ -1,5 +1,6 @@
 //! What becomes of every frontend of a Service port.
 
+use super::claims::Reason;
 use super::layout::Bank;
 use super::select::{Backend, Selection, Wanted};
 use crate::model::{Protocol, Service, ServicePort};
@@ -89,7 +90,7 @@ pub struct PlannedFrontend {
     pub route: Route,
     pub masquerade: Masquerade,
     /// loadBalancerSourceRanges of this family, aggregated; None: everybody may connect.
-    pub allowed_sources: Option<Box<[IpNet]>>,
+    pub allowed_sources: Option<Arc<[IpNet]>>,
 }
 
 /// A Service port in one family: its frontends, and its backends by slot.
@@ -100,6 +101,7 @@ pub struct PortPlan {
     pub family: Family,
     /// Where its slots are; it stays for as long as the port has frontends.
     pub bank: Bank,
+    /// Sorted.
     pub frontends: Vec<PlannedFrontend>,
     /// Slots of the cluster list.
     pub cluster: Vec<Backend>,
@@ -113,6 +115,29 @@ pub struct PortPlan {
     pub serving: Vec<Backend>,
 }
 
+impl PortPlan {
+    /// What ports of a Service are told apart by; plans of a Service are sorted by it.
+    pub fn key(&self) -> (Family, Protocol, &str) {
+        (self.family, self.protocol, &self.name)
+    }
+
+    /// What it has for a frontend.
+    pub fn find(&self, frontend: &Frontend) -> Option<&PlannedFrontend> {
+        let place = self.frontends.binary_search_by_key(frontend, |planned| planned.frontend);
+        place.ok().map(|place| &self.frontends[place])
+    }
+
+    /// The plan of the same port among those of a Service.
+    pub fn find_same<'a>(&self, plans: &'a [PortPlan]) -> Option<&'a PortPlan> {
+        find_port(plans, self.key())
+    }
+}
+
+/// The plan of a port among those of a Service.
+pub fn find_port<'a>(plans: &'a [PortPlan], key: (Family, Protocol, &str)) -> Option<&'a PortPlan> {
+    plans.binary_search_by(|plan| plan.key().cmp(&key)).ok().map(|place| &plans[place])
+}
+
 /// Which lists of endpoints the ports of a Service need.
 pub fn wanted(service: &Service) -> Wanted {
     let external = service.externally_accessible();
@@ -122,38 +147,34 @@ pub fn wanted(service: &Service) -> Wanted {
     }
 }
 
-/// All that clients can connect to for a Service port in a family; none when the Service has no
-/// ClusterIP of that family.
-pub fn frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<Frontend> {
+/// All that clients can connect to for a Service port in a family, sorted, each with the reason; none when the Service
+/// has no ClusterIP of that family.
+pub fn frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<(Frontend, Reason)> {
     let Some(cluster_ip) = service.cluster_ip(family) else { return Vec::new() };
-    let external = service.load_balancer_ips.iter().chain(&service.external_ips).copied();
-    let addresses = [cluster_ip].into_iter().chain(external.filter(|ip| Family::of(ip) == family));
+    let because = |reason| move |ip: &IpAddr| (*ip, reason);
+    let load_balancer = service.load_balancer_ips.iter().map(because(Reason::LoadBalancer));
+    let external = service.external_ips.iter().map(because(Reason::ExternalIp));
+    let addresses = [(cluster_ip, Reason::Allocated)].into_iter().chain(load_balancer);
+    let addresses = addresses.chain(external).filter(|(ip, _)| Family::of(ip) == family);
     let (protocol, number) = (port.protocol, port.port);
-    let mut frontends: Vec<Frontend> =
-        addresses.map(|address| Frontend::Ip { address, protocol, port: number }).collect();
-    frontends.extend(port.node_port.map(|port| Frontend::NodePort { family, protocol, port }));
-    let mut seen = Vec::new();
-    frontends.retain(|frontend| {
-        let new = !seen.contains(frontend);
-        seen.push(*frontend);
-        new
-    });
+    let by_address = |(address, reason)| (Frontend::Ip { address, protocol, port: number }, reason);
+    let mut frontends: Vec<(Frontend, Reason)> = addresses.map(by_address).collect();
+    let node_port = port.node_port.map(|port| Frontend::NodePort { family, protocol, port });
+    frontends.extend(node_port.map(|frontend| (frontend, Reason::Allocated)));
+    // Of several reasons for an address the strongest counts.
+    frontends.sort_unstable();
+    frontends.dedup_by_key(|(frontend, _)| *frontend);
     frontends
 }
 
-/// What becomes of a frontend of `service`, given its endpoints.
+/// What becomes of a frontend of `service`, given its endpoints and who may connect to load balancer addresses.
 pub fn plan_frontend(
     service: &Service,
-    frontend: Frontend,
+    (frontend, reason): (Frontend, Reason),
     selection: &Selection,
-    node_ip: Option<IpAddr>,
+    allowed_sources: &Option<Arc<[IpNet]>>,
 ) -> PlannedFrontend {
-    let cluster_ip = service.cluster_ip(frontend.family());
-    let address = match frontend {
-        Frontend::Ip { address, .. } => Some(address),
-        Frontend::NodePort { .. } => None,
-    };
-    let internal = address.is_some() && address == cluster_ip;
+    let internal = frontend.address().is_some() && reason == Reason::Allocated;
     let route = if internal {
         internal_route(service, selection)
     } else {
@@ -164,12 +185,12 @@ pub fn plan_frontend(
         (false, false) => Masquerade::Always,
         (false, true) => Masquerade::FromNode,
     };
-    let restricted = address.filter(|ip| !internal && service.load_balancer_ips.contains(ip));
+    let is_restricted = reason == Reason::LoadBalancer;
     PlannedFrontend {
         frontend,
         route,
         masquerade,
-        allowed_sources: restricted.and_then(|vip| allowed_sources(service, vip, node_ip)),
+        allowed_sources: allowed_sources.clone().filter(|_| is_restricted),
     }
 }
 
@@ -192,22 +213,23 @@ fn external_route(service: &Service, selection: &Selection) -> Route {
     }
 }
 
-/// The sources that may connect to a load balancer VIP. A /0 lets everybody in, as do ranges that are
-/// all of the other family. A node that is in a range itself may also use the VIP as its source: that
-/// is how it talks to a VIP that is bound on it.
-fn allowed_sources(
+/// The sources that may connect to load balancer addresses of a family, sorted; None: everybody. A /0 lets everybody
+/// in, as do ranges that are all of the other family; but where some of this family could not be read, nobody gets in
+/// for lack of others. A node that is in a range itself may also use the addresses as its source: that is how it talks
+/// to one that is bound on it.
+pub fn allowed_sources(
     service: &Service,
-    vip: IpAddr,
+    family: Family,
     node_ip: Option<IpAddr>,
-) -> Option<Box<[IpNet]>> {
-    let family = Family::of(&vip);
+) -> Option<Arc<[IpNet]>> {
     let ranges: Vec<IpNet> = service
         .source_ranges
         .iter()
         .filter(|range| Family::of(&range.addr()) == family)
         .map(IpNet::trunc)
         .collect();
-    if ranges.is_empty() || ranges.iter().any(|range| range.prefix_len() == 0) {
+    let is_open = ranges.is_empty() && !service.unreadable_ranges.contains(&family);
+    if is_open || ranges.iter().any(|range| range.prefix_len() == 0) {
         return None;
     }
     let mut allowed = ranges;
@@ -216,5 +238,7 @@ fn allowed_sources(
         allowed.extend(own.map(|ip| IpNet::from(*ip)));
     }
     // The kernel refuses overlapping ranges.
-    Some(IpNet::aggregate(&allowed).into())
+    let mut allowed = IpNet::aggregate(&allowed);
+    allowed.sort_unstable();
+    Some(allowed.into())
 }

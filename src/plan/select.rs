@@ -53,6 +53,16 @@ pub struct Selection {
     pub serving: Vec<Backend>,
 }
 
+impl Selection {
+    /// Keeps so many endpoints of each list; whether there were more.
+    pub fn truncate(&mut self, most: usize) -> bool {
+        let is_cut = self.cluster.len().max(self.local.len()) > most;
+        self.cluster.truncate(most);
+        self.local.truncate(most);
+        is_cut
+    }
+}
+
 /// An endpoint with the port that the Service port resolves to in its slice.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
@@ -74,15 +84,17 @@ impl Candidate<'_> {
     }
 }
 
-/// Selects the endpoints of a Service port from the slices of its Service, in order of their names.
+/// Selects the endpoints of a Service port from the slices of its Service, in order of their names. Of very many only
+/// the first `most` are looked at.
 pub fn select<'a>(
     port: &ServicePort,
     family: Family,
     slices: impl Iterator<Item = &'a EndpointSlice>,
     here: &Here,
     wanted: Wanted,
+    most: usize,
 ) -> Selection {
-    let candidates = candidates(port, family, slices, here);
+    let candidates = candidates(port, family, slices, here, most);
     let mut cluster = Vec::new();
     if wanted.cluster {
         let topology = Topology::of(&candidates, here);
@@ -126,13 +138,13 @@ fn candidates<'a>(
     family: Family,
     slices: impl Iterator<Item = &'a EndpointSlice>,
     here: &Here,
+    most: usize,
 ) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for slice in slices.filter(|slice| slice.family == family) {
-        let named =
-            |p: &&crate::model::EndpointPort| p.name == port.name && p.protocol == port.protocol;
-        let Some(number) = slice.ports.iter().find(named).map(|p| p.port) else { continue };
-        candidates.extend(slice.endpoints.iter().map(|endpoint| Candidate {
+        let Some(number) = slice.port(&port.name, port.protocol) else { continue };
+        let room = most - candidates.len();
+        candidates.extend(slice.endpoints.iter().take(room).map(|endpoint| Candidate {
             backend: Backend { address: endpoint.address, port: number },
             endpoint,
         }));

@@ -84,6 +84,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 internal_local,
                 external_local,
                 affinity,
+                unreadable_ranges: Vec::new(),
                 source_ranges: if ranges {
                     vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()]
                 } else {

@@ -91,8 +91,8 @@ pub struct Options {
     pub sync_period: Duration,
 }
 
-/// Is told of a Service that the kernel refuses, with what it says.
-pub type OnRefusal = Box<dyn Fn(&ObjectName, &str) + Send>;
+/// Is told of a Service, with what is to be said of it.
+pub type OnService = Box<dyn Fn(&ObjectName, &str) + Send>;
 
 /// Whom the thread tells.
 pub struct Observers {
@@ -100,7 +100,9 @@ pub struct Observers {
     pub metrics: Arc<Metrics>,
     pub follow_up: FollowUp,
     /// Called for a Service that the kernel refuses, with what it says.
-    pub refused: OnRefusal,
+    pub refused: OnService,
+    /// Called for a Service that asks for more than it gets.
+    pub cut: OnService,
     /// Called once, after the first sync that succeeded.
     pub first_sync: Option<Box<dyn FnOnce() + Send>>,
 }

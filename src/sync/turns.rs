@@ -218,7 +218,8 @@ impl<K: Kernel> Loop<K> {
     }
 
     fn succeeded(&mut self, committed: Committed, took: Duration) {
-        let Observers { health, metrics, follow_up, first_sync, refused } = &mut self.observers;
+        let Observers { health, metrics, follow_up, first_sync, refused, cut } =
+            &mut self.observers;
         health.synced(Moment::now());
         follow_up.committed(self.engine.effects());
         if let Some(first_sync) = first_sync.take() {
@@ -258,6 +259,9 @@ impl<K: Kernel> Loop<K> {
         }
         for (service, reason) in &committed.refused {
             refused(service, reason);
+        }
+        for (service, note) in &committed.cut {
+            cut(service, note);
         }
         log_commit(&committed, counts.services, took);
         self.watch();

@@ -117,6 +117,7 @@ fn service(number: u8, wanted: &Wanted) -> Service {
         external_local: false,
         affinity: None,
         source_ranges: Vec::new(),
+        unreadable_ranges: Vec::new(),
         health_check_node_port: None,
     };
     match wanted.kind {

@@ -47,6 +47,7 @@ pub fn service(number: u8) -> Change {
         external_local: false,
         affinity: None,
         source_ranges: Vec::new(),
+        unreadable_ranges: Vec::new(),
         health_check_node_port: None,
     };
     Change::Service(name, Some(Box::new(service)))

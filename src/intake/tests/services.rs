@@ -130,10 +130,6 @@ fn values_that_make_a_service_unusable() {
             "spec.ports[1].nodePort: the same as of TCP port 80",
         ),
         (
-            json!({"loadBalancerSourceRanges": ["10.0.0.0/8", "10.0.0.0"]}),
-            r#"spec.loadBalancerSourceRanges[1]: "10.0.0.0" is not a CIDR"#,
-        ),
-        (
             json!({"sessionAffinity": "ClientIP",
                    "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 0}}}),
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not in 1-86400",
@@ -284,4 +280,22 @@ fn source_ranges() {
     }}));
     let ranges: Vec<_> = service.source_ranges.iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["10.0.0.0/8", "fd00::/8", "0.0.0.0/0"]);
+}
+
+#[test]
+fn a_range_that_is_none_lets_nobody_in_and_harms_nothing_else() {
+    for (range, families) in [
+        ("10.0.0.0", &[Family::V4][..]),
+        ("fd00::/129", &[Family::V6]),
+        ("everybody", &Family::BOTH),
+    ] {
+        let ranges = json!(["10.0.0.0/8", range]);
+        let spec = json!({"spec": {"loadBalancerSourceRanges": ranges}});
+        let (service, problems) = read_service(Options::default(), spec);
+        let service = service.expect("it is served");
+        assert_eq!(service.source_ranges.len(), 1, "{range}");
+        assert_eq!(service.unreadable_ranges, families, "{range}");
+        let field = "Service default/web: spec.loadBalancerSourceRanges[1]";
+        assert_eq!(problems, [format!("{field}: {range:?} is not a CIDR")]);
+    }
 }

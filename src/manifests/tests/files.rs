@@ -62,14 +62,8 @@ fn a_bad_file_keeps_its_last_good_state() {
     let mut files = Files::new();
     let (a, b) = (service("a", "10.96.0.1"), service("b", "10.96.0.2"));
     assert_eq!(files.put("x.yaml", &a).len(), 1);
-    for bad in [
-        format!("{b}---\nkind: ["),
-        format!("{b}---\nkind: Service\n"),
-        format!("{b}---\napiVersion: v1\nkind: Service\nspec: {{ports: [{{port: http}}]}}\n"),
-        "apiVersion: v2\nkind: Service\n".to_owned(),
-        "just text".to_owned(),
-    ] {
-        assert_eq!(files.put("x.yaml", &bad), NONE, "{bad}");
+    for bad in ["kind: [", "apiVersion: v2\nkind: Service\n", "just text"] {
+        assert_eq!(files.put("x.yaml", bad), NONE, "{bad}");
     }
     files.store.put(&[("x.yaml".to_owned(), vec![0xff, 0xfe])]);
     files.store.unreadable("x.yaml", &io::ErrorKind::PermissionDenied.into());
@@ -79,6 +73,52 @@ fn a_bad_file_keeps_its_last_good_state() {
     assert_eq!(files.put("x.yaml", &service("a", "10.96.0.9")), ["Service default/a 10.96.0.9"]);
     assert_eq!(files.put("x.yaml", "{"), NONE);
     assert_eq!(files.write(&[("x.yaml", None)]), ["no Service default/a"]);
+}
+
+fn json(text: &str) -> String {
+    serde_norway::from_str::<serde_json::Value>(text).expect("YAML").to_string()
+}
+
+/// Files in which one part is odd: a document, or an item of a list.
+fn with_odd_part(service: &str) -> Vec<(&'static str, String)> {
+    let odd = "apiVersion: v1\nkind: Service\nspec: {ports: [{port: http}]}\n";
+    let list = "apiVersion: v1\nkind: List\nitems:";
+    let item = |text: &str| format!("- {}\n", text.trim_end().replace('\n', "\n  "));
+    vec![
+        ("x.yaml", format!("kind: [\n---\n{service}")),
+        ("x.yaml", format!("{service}---\nkind: Service\n")),
+        ("x.yaml", format!("{odd}---\n{service}")),
+        ("x.yaml", format!("{list}\n{}{}", item(odd), item(service))),
+        ("x.yaml", format!("{list} [{}, {}]\n", json(odd), json(service))),
+        ("x.json", format!("[1] {} {}", json(service), json(odd))),
+        (
+            "x.json",
+            format!(
+                r#"{{"apiVersion": "v1", "kind": "List", "items": [{}, {}]}}"#,
+                json(odd),
+                json(service)
+            ),
+        ),
+    ]
+}
+
+#[test]
+fn an_odd_part_costs_no_other_at_the_start() {
+    for (name, text) in with_odd_part(&service("b", "10.96.0.2")) {
+        let mut files = Files::new();
+        assert_eq!(files.put(name, &text), ["Service default/b 10.96.0.2"], "{text}");
+    }
+}
+
+#[test]
+fn what_may_be_in_an_odd_part_stays() {
+    let (a, b) = (service("a", "10.96.0.1"), service("b", "10.96.0.2"));
+    for (name, text) in with_odd_part(&b) {
+        let mut files = Files::new();
+        assert_eq!(files.put(name, &json(&a)).len(), 1);
+        assert_eq!(files.put(name, &text), ["Service default/b 10.96.0.2"], "{text}");
+        assert_eq!(files.put(name, &json(&b)), ["no Service default/a"]);
+    }
 }
 
 #[test]

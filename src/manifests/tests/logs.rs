@@ -81,7 +81,7 @@ fn a_bad_file_is_logged_once() {
     assert_eq!(logged(|| drop(files.put("x.yaml", &good))), NONE);
     let bad = format!("{good}---\napiVersion: v1\nkind: Service\nspec: []\n");
     let expected = "ERROR x.yaml: document 2: spec: invalid type: sequence, expected ServiceSpec at line \
-                    11 column 7; its last good state stays";
+                    11 column 7; the rest of it counts, and what nothing is seen of stays";
     assert_eq!(logged(|| drop(files.put("x.yaml", &bad))), [expected]);
     assert_eq!(logged(|| drop(files.put("x.yaml", &bad))), NONE);
     assert_eq!(logged(|| drop(files.put("x.yaml", &format!("{bad}# more\n")))), NONE);

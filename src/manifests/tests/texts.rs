@@ -96,8 +96,8 @@ fn errors_name_document_field_and_line() {
             Ok(pieces) => pieces
                 .iter()
                 .find_map(|piece| {
-                    let message = decode(&text, piece).err()?;
-                    Some(format!("document {}: {message}", piece.document))
+                    let bad = decode(&text, piece).err()?;
+                    Some(format!("document {}: {}", piece.document, bad.message))
                 })
                 .expect("an error"),
         };

@@ -3,12 +3,18 @@
 use super::earlier_run::earlier_slots;
 use super::{Dispute, Planner};
 use crate::model::{ObjectName, Protocol, Service};
-use crate::plan::claims::Rank;
+use crate::plan::claims::{Rank, Reason};
 use crate::plan::effects::HealthCheck;
 use crate::plan::{Frontend, PlannedFrontend, PortPlan, ports, select, slots};
 use hashbrown::HashSet;
 use nft_table::Family;
 use std::net::IpAddr;
+
+/// Slots of one Service at most, over all its frontends, for each list of endpoints: some 100 ms to write.
+const SLOTS: usize = 65_536;
+
+/// Endpoints that are looked at for one Service at most, over all its ports.
+const CONSIDERED: usize = 4 * SLOTS;
 
 impl Planner {
     /// Settles who serves which frontend. Services that get or lose one to a changed Service are
@@ -21,37 +27,39 @@ impl Planner {
                 // What it had stays its own.
                 continue;
             }
-            let wanted = entry.active().map(|service| {
-                let rank = Rank { created: service.created, service: name.clone() };
-                (rank, all_frontends(service))
-            });
+            if !std::mem::take(&mut entry.claims_are_stale) {
+                continue;
+            }
+            let wanted = entry.active().map(|service| (service.created, all_frontends(service)));
             if wanted == entry.claims {
                 continue;
             }
-            if let Some((rank, frontends)) = &entry.claims {
-                let is_kept = |frontend: &Frontend| {
-                    wanted.as_ref().is_some_and(|(r, kept)| r == rank && kept.contains(frontend))
-                };
-                for frontend in frontends.iter().filter(|frontend| !is_kept(frontend)) {
-                    if let Some(next) = self.claims.remove(frontend, rank) {
-                        self.disputes
-                            .push(Dispute::TookOver { service: next.clone(), frontend: *frontend });
-                        affected.push(next);
-                    }
+            let before = std::mem::replace(&mut entry.claims, wanted);
+            let rank = |created, reason| Rank { reason, created, service: name.clone() };
+            let is_in = |claims: &Option<(i64, Vec<_>)>, created, claim| {
+                let of_age = claims.as_ref().filter(|(other, _)| *other == created);
+                of_age.is_some_and(|(_, claims)| claims.binary_search(claim).is_ok())
+            };
+            for (created, claim) in each(&before) {
+                if is_in(&entry.claims, created, claim) {
+                    continue;
+                }
+                let (frontend, reason) = *claim;
+                if let Some(next) = self.claims.remove(&frontend, &rank(created, reason)) {
+                    self.disputes.push(Dispute::TookOver { service: next.clone(), frontend });
+                    affected.push(next);
                 }
             }
-            if let Some((rank, frontends)) = &wanted {
-                for frontend in frontends {
-                    affected.extend(self.claims.add(*frontend, rank.clone()));
+            for (created, claim) in each(&entry.claims) {
+                if !is_in(&before, created, claim) {
+                    let (frontend, reason) = *claim;
+                    affected.extend(self.claims.add(frontend, rank(created, reason)));
                 }
             }
-            entry.claims = wanted;
         }
-        for name in affected {
-            if let Err(place) = changed.binary_search(&name) {
-                changed.insert(place, name);
-            }
-        }
+        changed.extend(affected);
+        changed.sort_unstable();
+        changed.dedup();
     }
 
     /// What the ports of a Service are to have.
@@ -59,32 +67,40 @@ impl Planner {
         let Some(entry) = self.services.get_mut(name) else { return Vec::new() };
         let mut lost = Vec::new();
         let mut plans = Vec::new();
+        let mut cut = None;
         if let Some(service) = entry.active() {
             let wanted = ports::wanted(service);
+            let frontends = entry.claims.as_ref().map_or(0, |(_, claims)| claims.len());
+            let most = (SLOTS / frontends.max(1)).max(1);
+            let considered = most.max(CONSIDERED / service.ports.len().max(1));
             let mut taken = HashSet::new();
             for family in Family::BOTH {
                 let node_ip = self.node.as_ref().and_then(|node| node.address(family));
+                let allowed = ports::allowed_sources(service, family, node_ip);
                 for port in &service.ports {
                     let mut frontends = ports::frontends(service, port, family);
                     // Of two ports of one Service with the same number the first has it.
-                    frontends.retain(|frontend| taken.insert(*frontend));
-                    let is_own = |frontend: &Frontend| self.claims.owner(frontend) == Some(name);
-                    lost.extend(frontends.iter().filter(|frontend| !is_own(frontend)).copied());
-                    frontends.retain(is_own);
+                    frontends.retain(|(frontend, _)| taken.insert(*frontend));
+                    frontends.retain(|(frontend, _)| {
+                        let is_own = self.claims.owner(frontend) == Some(name);
+                        lost.extend((!is_own).then_some(*frontend));
+                        is_own
+                    });
                     if frontends.is_empty() {
                         continue;
                     }
                     let slices = entry.slices.iter();
-                    let selection = select::select(port, family, slices, &self.here, wanted);
+                    let mut selection =
+                        select::select(port, family, slices, &self.here, wanted, considered);
+                    if selection.truncate(most) {
+                        cut = Some(most);
+                    }
                     let plan_one =
-                        |frontend| ports::plan_frontend(service, frontend, &selection, node_ip);
+                        |frontend| ports::plan_frontend(service, frontend, &selection, &allowed);
                     let frontends: Vec<PlannedFrontend> =
                         frontends.into_iter().map(plan_one).collect();
-                    let before = entry.plans.iter().find(|plan| {
-                        plan.family == family
-                            && plan.protocol == port.protocol
-                            && plan.name == port.name
-                    });
+                    let before =
+                        ports::find_port(&entry.plans, (family, port.protocol, &port.name));
                     let ([cluster, local], bank) = match before {
                         Some(plan) => ([plan.cluster.clone(), plan.local.clone()], Some(plan.bank)),
                         None => earlier_slots(&self.earlier_run, &frontends),
@@ -107,7 +123,10 @@ impl Planner {
                 }
             }
         }
-        for frontend in lost.iter().filter(|frontend| !entry.lost.contains(frontend)) {
+        plans.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
+        lost.sort_unstable();
+        let is_new = |frontend: &&Frontend| entry.lost.binary_search(frontend).is_err();
+        for frontend in lost.iter().filter(is_new) {
             if let Some(to) = self.claims.owner(frontend) {
                 self.disputes.push(Dispute::Lost {
                     service: name.clone(),
@@ -116,6 +135,10 @@ impl Planner {
                 });
             }
         }
+        if let Some(endpoints) = cut.filter(|_| entry.cut.is_none()) {
+            self.disputes.push(Dispute::Cut { service: name.clone(), endpoints });
+        }
+        entry.cut = cut;
         self.counts.lost_frontends += lost.len();
         self.counts.lost_frontends -= entry.lost.len();
         entry.lost = lost;
@@ -140,11 +163,19 @@ impl Planner {
 }
 
 /// All that clients can connect to for a Service, sorted.
-fn all_frontends(service: &Service) -> Vec<Frontend> {
+fn all_frontends(service: &Service) -> Vec<(Frontend, Reason)> {
     let of =
         |family| service.ports.iter().flat_map(move |port| ports::frontends(service, port, family));
-    let mut frontends: Vec<Frontend> = Family::BOTH.into_iter().flat_map(of).collect();
+    let mut frontends: Vec<_> = Family::BOTH.into_iter().flat_map(of).collect();
     frontends.sort_unstable();
-    frontends.dedup();
+    frontends.dedup_by_key(|(frontend, _)| *frontend);
     frontends
+}
+
+/// What a Service claims, each with the Service's age.
+fn each(
+    claims: &Option<(i64, Vec<(Frontend, Reason)>)>,
+) -> impl Iterator<Item = (i64, &(Frontend, Reason))> {
+    let claims = claims.iter().map(|(created, claims)| (*created, claims));
+    claims.flat_map(|(created, claims)| claims.iter().map(move |claim| (created, claim)))
 }

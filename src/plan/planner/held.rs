@@ -106,6 +106,7 @@ impl Planner {
     fn set_absent(&mut self, service: &ObjectName, absent: bool) {
         let entry = self.services.entry(service.clone()).or_default();
         entry.absent = absent;
+        entry.claims_are_stale = true;
         self.changed.insert(service.clone());
     }
 
@@ -115,6 +116,7 @@ impl Planner {
         let entry = self.services.entry(service.clone()).or_default();
         self.counts.endpoints -= entry.endpoints();
         entry.exchange(versions);
+        entry.claims_are_stale = true;
         self.counts.endpoints += entry.endpoints();
         self.changed.insert(service.clone());
     }

@@ -7,7 +7,7 @@ mod held;
 mod owner;
 mod write;
 
-use super::claims::{Claims, Rank};
+use super::claims::{Claims, Reason};
 use super::effects::Effects;
 use super::layout::{Bank, SetKind, SetName};
 use super::pods::Pods;
@@ -31,6 +31,8 @@ pub enum Dispute {
     Lost { service: ObjectName, frontend: Frontend, to: ObjectName },
     /// A Service got a frontend that another one had.
     TookOver { service: ObjectName, frontend: Frontend },
+    /// A Service has so many frontends that each of them gets so many of its endpoints only.
+    Cut { service: ObjectName, endpoints: usize },
 }
 
 /// How much there is.
@@ -50,10 +52,15 @@ struct Entry {
     service: Option<Box<Service>>,
     /// Sorted by name, so that the order is the same on every node and after a restart.
     slices: Vec<EndpointSlice>,
-    /// Frontends that it wants.
-    claims: Option<(Rank, Vec<Frontend>)>,
-    /// Frontends that it wants and does not have.
+    /// When it was created, and the frontends that it wants, sorted.
+    claims: Option<(i64, Vec<(Frontend, Reason)>)>,
+    /// The Service is another one than that of the claims.
+    claims_are_stale: bool,
+    /// Frontends that it wants and does not have, sorted.
     lost: Vec<Frontend>,
+    /// To how many endpoints a frontend its ports were cut, if they were.
+    cut: Option<usize>,
+    /// Sorted by [`PortPlan::key`].
     plans: Vec<PortPlan>,
     /// It is held, and nothing is known of what it was: planned as if it were not there.
     absent: bool,
@@ -206,6 +213,7 @@ impl Planner {
     fn put_service(&mut self, name: ObjectName, service: Option<Box<Service>>) {
         self.release(&name);
         let entry = self.services.entry(name.clone()).or_default();
+        entry.claims_are_stale = true;
         let old = std::mem::replace(&mut entry.service, service);
         if let Some(versions) = self.versions(&name) {
             versions.keep_service(old);
@@ -234,7 +242,10 @@ impl Planner {
         let entry = self.services.entry(service.clone()).or_default();
         self.counts.endpoints += endpoints(&slice);
         let old = match slice {
-            Some(slice) => entry.put_slice(slice),
+            Some(mut slice) => {
+                slice.sort_ports();
+                entry.put_slice(slice)
+            }
             None => entry.remove_slice(name),
         };
         self.counts.endpoints -= endpoints(&old);
@@ -311,14 +322,13 @@ impl Planner {
             let old = entry.map(|entry| std::mem::take(&mut entry.plans)).unwrap_or_default();
             for port in &old {
                 self.banks.leave(port);
-                let new = plans.iter().find(|new| is_same_port(port, new));
-                self.take_away(name, port, new);
+                self.take_away(name, port, port.find_same(plans));
             }
             before.push(old);
         }
         for ((name, plans), before) in planned.into_iter().zip(before) {
             for port in &plans {
-                self.put(&name, before.iter().find(|old| is_same_port(old, port)), port);
+                self.put(&name, port.find_same(&before), port);
             }
             let Some(entry) = self.services.get_mut(&name) else { continue };
             self.effects.note(&name, entry.active(), &before, &plans);
@@ -386,8 +396,4 @@ impl Planner {
     pub fn effects(&mut self) -> &mut Effects {
         &mut self.effects
     }
-}
-
-fn is_same_port(a: &PortPlan, b: &PortPlan) -> bool {
-    (a.family, a.protocol, &a.name) == (b.family, b.protocol, &b.name)
 }

@@ -20,7 +20,7 @@ impl Planner {
     /// The frontends that a Service wants.
     pub(super) fn claimed(&self, service: &ObjectName) -> impl Iterator<Item = &Frontend> {
         let claims = self.services.get(service).and_then(|entry| entry.claims.as_ref());
-        claims.into_iter().flat_map(|(_, frontends)| frontends)
+        claims.into_iter().flat_map(|(_, frontends)| frontends).map(|(frontend, _)| frontend)
     }
 }
 

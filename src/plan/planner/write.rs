@@ -4,15 +4,17 @@ use super::Planner;
 use crate::model::ObjectName;
 use crate::plan::layout::{SetKind, SetName};
 use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, affinity, elements, ports};
+use ipnet::IpNet;
 use nft_table::{Key, Value};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 impl Planner {
     /// Takes away what a port had and will not have.
     pub(super) fn take_away(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
         let set = |kind| SetName::new(kind, old.family);
         for planned in &old.frontends {
-            let successor = new.and_then(|new| Some((new, find(new, &planned.frontend)?)));
+            let successor = new.and_then(|new| Some((new, new.find(&planned.frontend)?)));
             if !successor.is_some_and(|successor| is_same_head((old, planned), successor)) {
                 let heads = self.head(name, old, planned);
                 let kept = successor.map(|(new, f)| self.head(name, new, f)).unwrap_or_default();
@@ -21,6 +23,13 @@ impl Planner {
                         self.writer.take(*set, key);
                     }
                 }
+            }
+            let kept_sources = successor.map(|(_, f)| f).and_then(|f| f.allowed_sources.as_ref());
+            for source in only_in(planned.allowed_sources.as_ref(), kept_sources) {
+                self.writer.take(
+                    set(SetKind::AllowedSources),
+                    &elements::source_key(&planned.frontend, source),
+                );
             }
             let kept_slots: Vec<(SetName, usize)> = successor
                 .into_iter()
@@ -100,12 +109,17 @@ impl Planner {
             self.put_affinity(name, old, new);
         }
         for planned in &new.frontends {
-            let ancestor = old.and_then(|old| Some((old, find(old, &planned.frontend)?)));
+            let ancestor = old.and_then(|old| Some((old, old.find(&planned.frontend)?)));
             if !ancestor.is_some_and(|ancestor| is_same_head(ancestor, (new, planned))) {
                 let heads = self.head(name, new, planned);
                 for (set, key, value) in heads {
                     self.writer.put(set, key, value);
                 }
+            }
+            let sources_there = ancestor.and_then(|(_, f)| f.allowed_sources.as_ref());
+            for source in only_in(planned.allowed_sources.as_ref(), sources_there) {
+                let key = elements::source_key(&planned.frontend, source);
+                self.writer.put(set(SetKind::AllowedSources), key, Value::Member);
             }
             for (set, backends) in elements::slots(new, planned) {
                 let there = ancestor
@@ -153,19 +167,26 @@ impl Planner {
     }
 }
 
-/// What a port has for a frontend.
-fn find<'a>(plan: &'a PortPlan, frontend: &Frontend) -> Option<&'a PlannedFrontend> {
-    plan.frontends.iter().find(|planned| planned.frontend == *frontend)
-}
-
 /// Whether the elements of a frontend apart from its slots are the same.
 fn is_same_head(
     (old, before): (&PortPlan, &PlannedFrontend),
     (new, after): (&PortPlan, &PlannedFrontend),
 ) -> bool {
-    before == after
+    (before.route, before.masquerade) == (after.route, after.masquerade)
+        && before.allowed_sources.is_some() == after.allowed_sources.is_some()
         && old.affinity.is_some() == new.affinity.is_some()
         && (old.cluster.len(), old.local.len()) == (new.cluster.len(), new.local.len())
+}
+
+/// The networks of one list that are not in another one. Both are sorted, and mostly the same.
+fn only_in(of: Option<&Arc<[IpNet]>>, other: Option<&Arc<[IpNet]>>) -> Vec<IpNet> {
+    match (of, other) {
+        (Some(of), Some(other)) if of != other => {
+            of.iter().filter(|network| other.binary_search(network).is_err()).copied().collect()
+        }
+        (Some(of), None) => of.to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 fn hairpin_key(ip: IpAddr) -> Key {

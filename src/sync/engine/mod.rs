@@ -15,6 +15,7 @@
 //! So at every commit each Service is served that was served before and is still wanted.
 
 mod blame;
+mod disputes;
 mod forget;
 mod look;
 mod stand;
@@ -28,7 +29,7 @@ use crate::memory;
 use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::layout::INTERIM;
-use crate::plan::{Dispute, Effects, Planner, Settings};
+use crate::plan::{Effects, Planner, Settings};
 use forget::{Forget, Purges};
 use look::Looks;
 use nft_table::{Family, Key, Operation, text};
@@ -54,6 +55,8 @@ pub struct Committed {
     pub quarantined: usize,
     /// Services that are held since this sync, and why.
     pub refused: Vec<(ObjectName, String)>,
+    /// Services that ask for more than they get since this sync, and how.
+    pub cut: Vec<(ObjectName, String)>,
     /// Trigger times of the slices that are now in the kernel, nanoseconds since 1970.
     pub triggers: Vec<(Family, i64)>,
 }
@@ -170,7 +173,7 @@ impl<K: Kernel> Engine<K> {
         let start = Instant::now();
         self.planner.plan();
         committed.planning = start.elapsed();
-        self.log_disputes();
+        committed.cut = self.log_disputes();
         let start = Instant::now();
         self.purges.append(&mut self.planner.take_purges());
         let purges = std::mem::take(&mut self.purges);
@@ -334,18 +337,5 @@ impl<K: Kernel> Engine<K> {
             self.looks.doubt();
         }
         result
-    }
-
-    fn log_disputes(&mut self) {
-        for dispute in self.planner.take_disputes() {
-            match dispute {
-                Dispute::Lost { service, frontend, to } => tracing::warn!(
-                    "Service {service} does not get {frontend}: the older Service {to} has it"
-                ),
-                Dispute::TookOver { service, frontend } => {
-                    tracing::info!("Service {service} takes over {frontend}");
-                }
-            }
-        }
     }
 }
