@@ -8,6 +8,7 @@
 mod accept;
 mod answer;
 mod bind;
+mod connections;
 pub mod health;
 pub mod metrics;
 mod server;

@@ -1,5 +1,6 @@
 //! One relayed connection.
 
+use super::relays::{Activity, IDLE};
 use super::service_port::ServicePort;
 use socket2::SockRef;
 use std::io;
@@ -16,12 +17,17 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Relays between a client and an endpoint until both directions are done. One direction that ends
 /// is closed towards the other side, while the other direction goes on. Whatever fails resets both
 /// connections, so that neither side takes what it got for all there was.
-pub(super) async fn relay(service: &ServicePort, mut client: TcpStream, from: SocketAddr) {
+pub(super) async fn relay(
+    service: &ServicePort,
+    client: TcpStream,
+    from: SocketAddr,
+    activity: Activity,
+) {
     let Some(endpoint) = service.choose(from.ip()) else {
         reset(&client); // the last endpoint went since the client connected
         return;
     };
-    let mut server = match dial(endpoint).await {
+    let server = match dial(endpoint).await {
         Ok(server) => server,
         Err(error) => {
             debug!(service = %service.name, %endpoint, %error, "cannot connect to the endpoint");
@@ -30,10 +36,15 @@ pub(super) async fn relay(service: &ServicePort, mut client: TcpStream, from: So
         }
     };
     let _ = client.set_nodelay(true);
-    if let Err(error) = copy_bidirectional(&mut client, &mut server).await {
+    let (mut client, mut server) = (activity.of(client), activity.of(server));
+    let result = tokio::select! {
+        result = copy_bidirectional(&mut client, &mut server) => result.map(|_| ()),
+        () = activity.silence(IDLE) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    if let Err(error) = result {
         trace!(service = %service.name, %endpoint, %error, "connection broken");
-        reset(&client);
-        reset(&server);
+        reset(&client.stream);
+        reset(&server.stream);
     }
 }
 

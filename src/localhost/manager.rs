@@ -1,5 +1,6 @@
 //! Opens and closes listeners as the list of NodePorts changes.
 
+use super::relays::Relays;
 use super::service_port::ServicePort;
 use super::{LocalhostPort, Observer, connection};
 use nft_table::Family;
@@ -33,6 +34,7 @@ pub async fn run(mut desired: watch::Receiver<Arc<[LocalhostPort]>>, observer: i
         listeners: HashMap::new(),
         failed: HashSet::new(),
         open: [0; Family::BOTH.len()],
+        relays: Relays::new(),
         observer,
     };
     loop {
@@ -55,6 +57,7 @@ struct Manager<O> {
     failed: HashSet<Key>,
     /// Open listeners as the observer knows them, in the order of `Family::BOTH`.
     open: [usize; Family::BOTH.len()],
+    relays: Arc<Relays>,
     observer: O,
 }
 
@@ -103,7 +106,7 @@ impl<O: Observer> Manager<O> {
     async fn open(&mut self, key: Key, service: Arc<ServicePort>) {
         let address = loopback(key);
         let name = service.name.clone();
-        match Listener::open(address, service).await {
+        match Listener::open(address, service, &self.relays).await {
             Ok(listener) => {
                 if self.failed.remove(&key) {
                     warn!(service = %name, %address, "the localhost NodePort is served now");
@@ -141,11 +144,15 @@ struct Listener {
 }
 
 impl Listener {
-    async fn open(address: SocketAddr, service: Arc<ServicePort>) -> io::Result<Listener> {
+    async fn open(
+        address: SocketAddr,
+        service: Arc<ServicePort>,
+        relays: &Arc<Relays>,
+    ) -> io::Result<Listener> {
         let listener = TcpListener::bind(address).await?;
         debug!(service = %service.name, %address, "listening for the localhost NodePort");
         let service = Arc::new(Mutex::new(service));
-        let task = tokio::spawn(accept(listener, service.clone()));
+        let task = tokio::spawn(accept(listener, service.clone(), relays.clone()));
         Ok(Listener { service, task })
     }
 
@@ -167,14 +174,16 @@ impl Drop for Listener {
     }
 }
 
-async fn accept(listener: TcpListener, service: Arc<Mutex<Arc<ServicePort>>>) {
+async fn accept(listener: TcpListener, service: Arc<Mutex<Arc<ServicePort>>>, relays: Arc<Relays>) {
     let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((client, from)) => {
                 failing = false;
                 let service = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                tokio::spawn(async move { connection::relay(&service, client, from).await });
+                relays.spawn(|activity| async move {
+                    connection::relay(&service, client, from, activity).await;
+                });
             }
             Err(error) => {
                 if !failing {

@@ -8,10 +8,12 @@
 //! [`run`] follows a list of [`LocalhostPort`]s. Which endpoints are usable (readiness, policies,
 //! topology) is decided by whoever makes the list. A port without a usable endpoint has no
 //! listener, so that connections are refused. Established connections live on whatever the list
-//! says, until one side ends them.
+//! says, until one side ends them; or nothing has come for a day, or there are too many and nothing has come over one
+//! for longer than over any other.
 
 mod connection;
 mod manager;
+mod relays;
 mod service_port;
 
 pub use manager::run;
