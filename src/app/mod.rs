@@ -10,6 +10,7 @@ mod actions;
 mod lives;
 pub mod logging;
 mod node_check;
+mod node_ports;
 mod observers;
 mod rejected;
 mod servers;
@@ -19,7 +20,7 @@ mod startup;
 
 pub use actions::{cleanup, init};
 
-use crate::config::{Config, ConfigWatch};
+use crate::config::{Config, ConfigWatch, Source};
 use crate::health::Moment;
 use crate::kernel::addresses::AddressWatch;
 use crate::kernel::nft::Nft;
@@ -27,6 +28,7 @@ use crate::memory;
 use crate::sync::{self, Input, Sender};
 use anyhow::{Context, bail};
 use logging::SetFilter;
+use node_ports::NodePortSelector;
 use startup::StartUp;
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -88,7 +90,11 @@ async fn serve(
 
     let _addresses = watch_addresses(&inputs)?;
     let kernel = Nft::open().context("cannot reach nftables")?;
-    let options = settings::sync_options(&config);
+    let mut options = settings::sync_options(&config);
+    if !matches!(config.source, Source::Manifests(_)) {
+        let mut nodeports = NodePortSelector::of_a_cluster(&config);
+        options.select_nodeports = Box::new(move |node| nodeports.select(node));
+    }
     let observers = shared.for_sync(&config, startup.first_commit, events.clone())?;
     let (ended, syncing) = oneshot::channel();
     thread::Builder::new()

@@ -1,25 +1,15 @@
 //! From the operator's configuration to what each room wants to know.
 
 use super::logging::SetFilter;
-use crate::config::{Config, DetectLocal, Logging, NodePortMatch, Stage};
-use crate::kernel::addresses::{FamilySelection, NodePortSelection};
+use super::node_ports::NodePortSelector;
+use crate::config::{Config, DetectLocal, Logging, Stage};
 use crate::metrics::{BuildInfo, FeatureStage, Metrics};
-use crate::model::{Node, address_of, node_addresses};
 use crate::{plan, sync};
 use nft_table::Family;
 
 /// The options of the sync thread.
 pub fn sync_options(config: &Config) -> sync::Options {
-    let addresses = config.node_port_addresses.clone();
-    let bind_address = config.node_ip_override;
-    let select_nodeports = move |node: Option<&Node>| {
-        let own = node_addresses(bind_address, node.map_or(&[], |node| &node.addresses));
-        let of = |family| match addresses.matching(family, address_of(&own, family)) {
-            NodePortMatch::All => FamilySelection::All,
-            NodePortMatch::Within(cidrs) => FamilySelection::Cidrs(cidrs),
-        };
-        NodePortSelection { v4: of(Family::V4), v6: of(Family::V6) }
-    };
+    let mut nodeports = NodePortSelector::new(config);
     sync::Options {
         settings: plan::Settings {
             node_name: config.node_name.as_str().into(),
@@ -27,7 +17,7 @@ pub fn sync_options(config: &Config) -> sync::Options {
             masquerade_all: config.masquerade_all,
             localhost_nodeports: localhost_families(config),
         },
-        select_nodeports: Box::new(select_nodeports),
+        select_nodeports: Box::new(move |node| nodeports.select(node)),
         own_table: config.own_table,
         min_sync_period: config.min_sync_period,
         sync_period: config.sync_period,

@@ -93,6 +93,18 @@ impl NodePortAddresses {
         if cidrs.is_empty() { NodePortMatch::All } else { NodePortMatch::Within(cidrs) }
     }
 
+    /// Whether all addresses of a family match for the only reason that the node's primary one is not known.
+    pub fn lacks_primary(&self, family: Family) -> bool {
+        let is_all = |entry: &NodePortAddress| match entry {
+            NodePortAddress::All => true,
+            NodePortAddress::Cidr(cidr) => {
+                Family::of(&cidr.addr()) == family && cidr.prefix_len() == 0
+            }
+            NodePortAddress::Primary | NodePortAddress::Localhost => false,
+        };
+        self.entries.contains(&NodePortAddress::Primary) && !self.entries.iter().any(is_all)
+    }
+
     /// Whether NodePorts answer on the loopback addresses of a family: the keyword `localhost`, or
     /// a loopback CIDR while the feature gate allows it. `all` and 0.0.0.0/0 do not ask for it.
     pub fn localhost(&self, family: Family) -> bool {

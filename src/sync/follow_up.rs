@@ -9,6 +9,7 @@ use crate::kernel::conntrack::{ConntrackCleaner, FlowFrontend, StaleCheck, Stale
 use crate::localhost::LocalhostPort;
 use crate::model::Protocol;
 use crate::plan::{Backend, Effects, Frontend};
+use ipnet::IpNet;
 use nft_table::Family;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,11 +25,12 @@ pub struct FollowUp {
 }
 
 impl FollowUp {
-    /// Passes on what changed with the last commit.
-    pub fn committed(&self, effects: &mut Effects) {
+    /// Passes on what changed with the last commit. NodePorts answer on the addresses of these networks.
+    pub fn committed(&self, effects: &mut Effects, nodeport_networks: Vec<IpNet>) {
         let stale = effects.take_stale_flows();
         if !stale.is_empty() {
-            self.conntrack.check(stale.into_iter().map(stale_check).collect());
+            let checks = stale.into_iter().map(stale_check).collect();
+            self.conntrack.check(checks, nodeport_networks);
         }
         for (service, check) in effects.take_health_checks() {
             let check = check.map(|check| ServiceCheck {

@@ -77,7 +77,7 @@ pub enum Input {
 }
 
 /// Which addresses NodePorts answer on, as far as it depends on the Node object.
-pub type SelectNodePorts = Box<dyn Fn(Option<&Node>) -> NodePortSelection + Send>;
+pub type SelectNodePorts = Box<dyn FnMut(Option<&Node>) -> NodePortSelection + Send>;
 
 /// What the operator configured for the thread.
 pub struct Options {

@@ -176,7 +176,7 @@ impl<K: Kernel> Loop<K> {
     /// Health check node ports follow the node's addresses.
     fn listen(&self) {
         let (selection, addresses) = self.engine.nodeport_selection();
-        self.observers.follow_up.listen_on(&selection, addresses);
+        self.observers.follow_up.listen_on(selection, addresses);
     }
 
     fn queue(&mut self) {
@@ -221,7 +221,8 @@ impl<K: Kernel> Loop<K> {
         let Observers { health, metrics, follow_up, first_sync, refused, cut } =
             &mut self.observers;
         health.synced(Moment::now());
-        follow_up.committed(self.engine.effects());
+        let nodeport_networks = self.engine.nodeport_networks().to_vec();
+        follow_up.committed(self.engine.effects(), nodeport_networks);
         if let Some(first_sync) = first_sync.take() {
             first_sync();
         }

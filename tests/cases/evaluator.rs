@@ -35,7 +35,7 @@ pub fn run(file: &str) {
 }
 
 fn run_case(case: &Case, family: Family) {
-    let options = case.options();
+    let mut options = case.options();
     let mut planner = Planner::new(options.settings);
     let mut manifests = Manifests::default();
     let mut worlds = BTreeSet::from([World::default()]);

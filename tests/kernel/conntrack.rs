@@ -1,5 +1,6 @@
 //! Stale UDP entries in a real conntrack table.
 
+use ipnet::IpNet;
 use kube_proxy::kernel::conntrack::{
     self, CleanReport, ConntrackCleaner, FlowFrontend, StaleCheck, StaleFlows,
 };
@@ -29,12 +30,17 @@ impl Cleaner {
     #[track_caller]
     fn check(&self, checks: Vec<StaleCheck>) -> CleanReport {
         let frontends = checks.len();
-        self.cleaner.check(checks);
+        self.cleaner.check(checks, own());
         let report = self.reports.recv_timeout(PATIENCE).unwrap();
         assert!(report.error.is_none(), "{report:#?}");
         assert_eq!(report.frontends, frontends);
         report
     }
+}
+
+/// What NodePorts answer on.
+fn own() -> Vec<IpNet> {
+    vec!["192.0.2.0/24".parse().unwrap()]
 }
 
 fn address(text: &str) -> FlowFrontend {
@@ -148,18 +154,20 @@ fn a_nodeport_is_cleaned_on_every_address() {
         insert("udp", "10.1.0.1:1001", "192.0.2.11:30053", "10.244.0.9:53", "");
         insert("udp", "10.1.0.1:1002", "192.0.2.12:30053", "192.0.2.12:30053", "");
         insert("udp", "10.1.0.1:1003", "192.0.2.12:30054", "10.244.0.9:53", "");
+        insert("udp", "10.1.0.1:1006", "198.51.100.9:30053", "198.51.100.9:30053", "");
         insert("tcp", "10.1.0.1:1004", "192.0.2.10:30053", "10.244.0.9:53", "--state ESTABLISHED");
         insert("udp", "[2001:db8::1]:1005", "[2001:db8::10]:30053", "[2001:db8::9]:53", "");
         let cleaner = Cleaner::start();
         let report = cleaner
             .check(vec![check(FlowFrontend::NodePort(Family::V4, 30053), &["10.244.0.2:53"])]);
-        assert_eq!((report.dumped, report.deleted), (3, 2));
+        assert_eq!((report.dumped, report.deleted), (4, 2));
         assert_eq!(
             left(),
             [
                 "tcp 192.0.2.10:30053",
                 "udp 192.0.2.10:30053",
                 "udp 192.0.2.12:30054",
+                "udp 198.51.100.9:30053",
                 "udp [2001:db8::10]:30053",
             ]
         );
@@ -176,10 +184,13 @@ fn ipv6_and_ipv4_are_reported_apart() {
         insert("udp", "[2001:db8::1]:1", "[2001:db8:96::a]:53", "[2001:db8:244::2]:53", "");
         insert("udp", "[2001:db8::1]:2", "[2001:db8:96::a]:53", "[2001:db8:244::3]:53", "");
         let cleaner = Cleaner::start();
-        cleaner.cleaner.check(vec![
-            check(address("10.96.0.10:53"), &[]),
-            check(address("[2001:db8:96::a]:53"), &["[2001:db8:244::2]:53"]),
-        ]);
+        cleaner.cleaner.check(
+            vec![
+                check(address("10.96.0.10:53"), &[]),
+                check(address("[2001:db8:96::a]:53"), &["[2001:db8:244::2]:53"]),
+            ],
+            own(),
+        );
         let reports = [(); 2].map(|()| cleaner.reports.recv_timeout(PATIENCE).unwrap());
         let counts: Vec<_> = reports.iter().map(|r| (r.family, r.dumped, r.deleted)).collect();
         assert_eq!(counts, [(Family::V4, 1, 1), (Family::V6, 2, 1)]);

@@ -4,6 +4,7 @@ use super::filter::DumpFilter;
 use super::rule::{Rule, StaleCheck};
 use super::socket::ConntrackSocket;
 use super::{CleanReport, ConntrackError};
+use ipnet::IpNet;
 use nft_table::Family;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -61,10 +62,11 @@ impl ConntrackCleaner {
     /// Has the entries of these frontends checked. To be called after the transaction that changed
     /// them is committed, with every frontend that came and every UDP frontend that changed or went; after a start, or
     /// when the table was away, with all of them. Returns at once. Checks that come while a pass runs are done together
-    /// in the next one.
-    pub fn check(&self, frontends: Vec<StaleCheck>) {
+    /// in the next one. Of the flows to the number of a NodePort only those count that are addressed to one of
+    /// `nodeport_networks`: others merely pass this node.
+    pub fn check(&self, frontends: Vec<StaleCheck>, nodeport_networks: Vec<IpNet>) {
         if !frontends.is_empty() {
-            self.mailbox.content().checks.extend(frontends);
+            self.mailbox.content().checks.extend(frontends, nodeport_networks);
             self.mailbox.arrived.notify_one();
         }
     }

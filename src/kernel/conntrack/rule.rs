@@ -2,6 +2,7 @@
 
 use super::entry::Flow;
 use hashbrown::HashMap;
+use ipnet::IpNet;
 use nft_table::Family;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 pub enum FlowFrontend {
     /// A ClusterIP, external IP or load balancer VIP and its port.
     Address(IpAddr, u16),
-    /// A NodePort: this port on any address of the family.
+    /// A NodePort: this port on the addresses of the family that NodePorts answer on.
     NodePort(Family, u16),
 }
 
@@ -55,10 +56,17 @@ pub enum StaleFlows {
 #[derive(Debug, Default)]
 pub(super) struct Rule {
     checks: HashMap<(u8, FlowFrontend), StaleFlows>,
+    /// What NodePorts answer on.
+    nodeport_networks: Vec<IpNet>,
 }
 
 impl Rule {
-    pub(super) fn extend(&mut self, checks: impl IntoIterator<Item = StaleCheck>) {
+    pub(super) fn extend(
+        &mut self,
+        checks: impl IntoIterator<Item = StaleCheck>,
+        nodeport_networks: Vec<IpNet>,
+    ) {
+        self.nodeport_networks = nodeport_networks;
         let entry = |check: StaleCheck| ((check.protocol, check.frontend), check.flows);
         self.checks.extend(checks.into_iter().map(entry));
     }
@@ -66,6 +74,7 @@ impl Rule {
     /// Takes in all checks of another list, which are later ones.
     pub(super) fn append(&mut self, later: &mut Rule) {
         self.checks.extend(later.checks.drain());
+        self.nodeport_networks = std::mem::take(&mut later.nodeport_networks);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -93,13 +102,18 @@ impl Rule {
         self.checks.retain(|(_, frontend), _| frontend.family() != family);
     }
 
+    fn is_nodeport_address(&self, address: &IpAddr) -> bool {
+        self.nodeport_networks.iter().any(|network| network.contains(address))
+    }
+
     /// Whether the entry of a flow has to go. A frontend by address wins over a NodePort of
     /// the same number, as in the ruleset; that can only be told when both are in this pass.
     pub(super) fn is_stale(&self, flow: &Flow) -> bool {
         let (address, port) = flow.original_destination;
         let by_address = (flow.protocol, FlowFrontend::Address(address, port));
         let by_port = (flow.protocol, FlowFrontend::NodePort(Family::of(&address), port));
-        match self.checks.get(&by_address).or_else(|| self.checks.get(&by_port)) {
+        let nodeport = || self.checks.get(&by_port).filter(|_| self.is_nodeport_address(&address));
+        match self.checks.get(&by_address).or_else(nodeport) {
             Some(StaleFlows::Elsewhere(serving)) => !serving.contains(&flow.reply_source),
             Some(StaleFlows::Untranslated) => {
                 !flow.is_answered && flow.reply_source == flow.original_destination
@@ -142,8 +156,13 @@ mod tests {
 
     fn rule(checks: impl IntoIterator<Item = StaleCheck>) -> Rule {
         let mut rule = Rule::default();
-        rule.extend(checks);
+        rule.extend(checks, own());
         rule
+    }
+
+    /// Networks of this node's addresses.
+    fn own() -> Vec<IpNet> {
+        ["192.0.2.0/24", "203.0.113.0/24"].map(|network| network.parse().unwrap()).into()
     }
 
     #[test]
@@ -184,10 +203,11 @@ mod tests {
     }
 
     #[test]
-    fn a_nodeport_matches_any_address_of_its_family() {
+    fn a_nodeport_is_on_addresses_of_this_node_only() {
         let rule = rule([check(FlowFrontend::NodePort(Family::V4, 30053), &["10.244.1.2:53"])]);
         assert!(rule.is_stale(&flow("192.0.2.10:30053", "10.244.9.9:53")));
-        assert!(rule.is_stale(&flow("198.51.100.1:30053", "198.51.100.1:30053")));
+        assert!(rule.is_stale(&flow("203.0.113.1:30053", "203.0.113.1:30053")));
+        assert!(!rule.is_stale(&flow("198.51.100.1:30053", "198.51.100.1:30053")), "passes by");
         assert!(!rule.is_stale(&flow("192.0.2.10:30053", "10.244.1.2:53")));
         assert!(!rule.is_stale(&flow("[2001:db8::10]:30053", "[2001:db8::9]:53")));
     }
@@ -207,7 +227,7 @@ mod tests {
     fn the_latest_check_of_a_frontend_counts() {
         let frontend = address("[2001:db8:96::10]:53");
         let mut rule = rule([check(frontend, &["[2001:db8:244::1]:53"])]);
-        rule.extend([check(frontend, &["[2001:db8:244::2]:53"])]);
+        rule.extend([check(frontend, &["[2001:db8:244::2]:53"])], own());
         assert!(rule.is_stale(&flow("[2001:db8:96::10]:53", "[2001:db8:244::1]:53")));
         assert!(!rule.is_stale(&flow("[2001:db8:96::10]:53", "[2001:db8:244::2]:53")));
         assert_eq!(rule.frontends(Family::V6).count(), 1);

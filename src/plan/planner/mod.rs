@@ -280,6 +280,11 @@ impl Planner {
         self.nodeport_networks = networks.to_vec();
     }
 
+    /// The networks that NodePorts answer on.
+    pub fn nodeport_networks(&self) -> &[IpNet] {
+        &self.nodeport_networks
+    }
+
     /// Addresses of NodePorts are there while there are NodePorts.
     fn write_nodeport_networks(&mut self) {
         for family in Family::BOTH {

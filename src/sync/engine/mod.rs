@@ -31,6 +31,7 @@ use crate::model::{Change, ObjectName};
 use crate::plan::layout::INTERIM;
 use crate::plan::{Effects, Planner, Settings};
 use forget::{Forget, Purges};
+use ipnet::IpNet;
 use look::Looks;
 use nft_table::{Family, Key, Operation, text};
 use stand::Standing;
@@ -66,6 +67,7 @@ pub struct Engine<K> {
     kernel: K,
     planner: Planner,
     select_nodeports: SelectNodePorts,
+    selection: NodePortSelection,
     addresses: LocalAddresses,
     quarantine: Quarantine,
     standing: Standing,
@@ -87,12 +89,13 @@ impl<K: Kernel> Engine<K> {
     pub fn new(
         kernel: K,
         settings: Settings,
-        select_nodeports: SelectNodePorts,
+        mut select_nodeports: SelectNodePorts,
         own_table: bool,
     ) -> Engine<K> {
         Engine {
             kernel,
             planner: Planner::new(settings),
+            selection: select_nodeports(None),
             select_nodeports,
             addresses: LocalAddresses::default(),
             quarantine: Quarantine::default(),
@@ -145,14 +148,19 @@ impl<K: Kernel> Engine<K> {
     }
 
     fn write_nodeport_networks(&mut self) {
-        let (selection, addresses) = self.nodeport_selection();
-        let networks = nodeport_networks(&selection, addresses);
+        self.selection = (self.select_nodeports)(self.planner.node());
+        let networks = nodeport_networks(&self.selection, &self.addresses);
         self.planner.set_nodeport_networks(&networks);
     }
 
     /// Which addresses NodePorts answer on, and the addresses that this machine has.
-    pub fn nodeport_selection(&self) -> (NodePortSelection, &LocalAddresses) {
-        ((self.select_nodeports)(self.planner.node()), &self.addresses)
+    pub fn nodeport_selection(&self) -> (&NodePortSelection, &LocalAddresses) {
+        (&self.selection, &self.addresses)
+    }
+
+    /// The networks of the addresses that NodePorts answer on.
+    pub fn nodeport_networks(&self) -> &[IpNet] {
+        self.planner.nodeport_networks()
     }
 
     /// What follows from the last commit outside the table.
