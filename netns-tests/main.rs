@@ -30,6 +30,7 @@ mod dns_cache;
 mod external;
 mod harness;
 mod health_checks;
+mod hostile;
 mod invalid;
 mod listing;
 mod localhost;
