@@ -11,10 +11,11 @@ use crate::intake::{self, ObjectKey, OnProblem, Problem};
 use crate::manifests;
 use crate::metrics::Metrics;
 use crate::metrics::objects::Kind;
-use crate::model::ObjectName;
+use crate::model::{Change, ObjectName};
 use crate::sync::{Input, Sender};
 use anyhow::anyhow;
 use kube::Client;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
@@ -90,7 +91,19 @@ pub fn start(
             };
             let check = NodeCheck::new(config);
             let pending = Mutex::new(Some(pending));
+            let (node_name, has_node) = (config.node_name.clone(), AtomicBool::new(false));
             let sink = move |notice| {
+                match &notice {
+                    api::Notice::Changes(changes) => {
+                        if changes.iter().any(|change| matches!(change, Change::Node(Some(_)))) {
+                            has_node.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    api::Notice::Complete if !has_node.load(Ordering::Relaxed) => tracing::warn!(
+                        "there is no Node {node_name} yet; if that is not this node's name, set hostnameOverride"
+                    ),
+                    api::Notice::Complete => {}
+                }
                 if let api::Notice::Changes(changes) = &notice
                     && let Err(error) = check.look(changes)
                 {

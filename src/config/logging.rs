@@ -42,6 +42,10 @@ fn library_level(verbosity: u32) -> &'static str {
     }
 }
 
+/// From this verbosity on the API client's own lines are shown. Whoever calls it reports its errors, with all causes
+/// and ever more rarely; its own lines say "client error (Connect)" for every attempt.
+const OWN_WORDS: u32 = 6;
+
 impl Logging {
     /// Directives for `tracing_subscriber::EnvFilter` that come to the verbosity.
     pub fn filter(&self) -> String {
@@ -50,7 +54,11 @@ impl Logging {
 
     /// As [`Logging::filter`], for another verbosity (`/debug/flags/v`).
     pub fn filter_at(&self, verbosity: u32) -> String {
-        let mut filter = format!("{},kube_proxy={}", library_level(verbosity), level(verbosity));
+        let library = library_level(verbosity);
+        let mut filter = format!("{library},kube_proxy={}", level(verbosity));
+        if verbosity < OWN_WORDS {
+            filter.push_str(",kube_client=off,kube_runtime=off");
+        }
         for (name, verbosity) in &self.modules {
             let is_name = |b: u8| b.is_ascii_lowercase() || b == b'_' || b == b':';
             if !name.is_empty() && name.bytes().all(is_name) {
@@ -101,7 +109,8 @@ mod tests {
     #[test]
     fn verbosity_becomes_levels() {
         let logging = logging(&[]);
-        assert_eq!(logging.filter(), "info,kube_proxy=debug");
+        let quiet = ",kube_client=off,kube_runtime=off";
+        assert_eq!(logging.filter(), format!("info,kube_proxy=debug{quiet}"));
         for (verbosity, expected) in [
             (0, "warn,kube_proxy=info"),
             (2, "warn,kube_proxy=info"),
@@ -110,7 +119,8 @@ mod tests {
             (9, "debug,kube_proxy=trace"),
             (10, "trace,kube_proxy=trace"),
         ] {
-            assert_eq!(logging.filter_at(verbosity), expected);
+            let quiet = if verbosity < 6 { quiet } else { "" };
+            assert_eq!(logging.filter_at(verbosity), format!("{expected}{quiet}"));
         }
     }
 

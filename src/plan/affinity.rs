@@ -51,29 +51,31 @@ pub struct Objects {
 }
 
 /// Names of a port's objects begin with this; a role follows behind a slash, which no part of it holds. So
-/// no two objects have one name, whatever Services and ports are called.
+/// no two objects have one name, whatever Services and ports are called. What is no name for nft, which an API server
+/// would have refused, is written as a hash behind a dot, so that it is no other one's name either.
 fn base_name(service: &ObjectName, plan: &PortPlan) -> String {
     let digit = match plan.family {
         Family::V4 => 4,
         Family::V6 => 6,
     };
     let protocol = plan.protocol.nft();
-    let mut name = format!("affinity{digit}-{service}/{protocol}");
-    if !plan.name.is_empty() {
-        name.push('/');
-        name.push_str(&plan.name);
-    }
+    let parts = [&*service.namespace, &*service.name, &*plan.name];
     // Names from manifests were not checked by an API server; nft's own are letters, digits and these.
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
-    if name.len() > BASE_MAX || !name.chars().all(is_plain) {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        name.retain(is_plain);
-        name.truncate(BASE_MAX - 17);
-        name.push_str(&format!("-{hash:016x}"));
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let port = if plan.name.is_empty() { String::new() } else { format!("/{}", plan.name) };
+    let name = format!("affinity{digit}-{service}/{protocol}{port}");
+    if name.len() <= BASE_MAX && parts.iter().all(|part| part.chars().all(is_plain)) {
+        return name;
     }
-    name
+    // Each part with its length, so that it matters where one ends.
+    let parts: String = parts.iter().map(|part| format!("{}:{part}", part.len())).collect();
+    let hash = |seed: u64| {
+        parts
+            .bytes()
+            .fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    };
+    let (one, two) = (hash(0xcbf2_9ce4_8422_2325), hash(0x9ae1_6a3b_2f90_404f));
+    format!("affinity{digit}.{one:016x}{two:016x}/{protocol}")
 }
 
 /// The chain that stands for a shared one of this kind.
@@ -209,5 +211,80 @@ fn endpoint_set(name: Arc<str>, family: Family) -> Set {
         flags: SetFlags::default(),
         type_of: None,
         size: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Protocol;
+    use crate::plan::layout::Bank;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn plan(family: Family, protocol: Protocol, name: &str) -> PortPlan {
+        PortPlan {
+            name: name.into(),
+            protocol,
+            family,
+            bank: Bank(0),
+            frontends: Vec::new(),
+            cluster: Vec::new(),
+            local: Vec::new(),
+            hairpin: Vec::new(),
+            affinity: None,
+            serving: Vec::new(),
+        }
+    }
+
+    /// Few and short, so that they are alike; some that no API server takes.
+    fn name() -> impl Strategy<Value = String> {
+        let words = [
+            "",
+            "a",
+            "b",
+            "a-b",
+            "tcp",
+            "cluster",
+            "remember",
+            "nodeport-cluster",
+            "a/tcp",
+            "b\"; x",
+            "a\nb",
+        ];
+        prop_oneof![
+            8 => prop::sample::select(words.to_vec()).prop_map(str::to_owned),
+            1 => "[a-c/]{1,3}",
+            1 => Just("x".repeat(300)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_objects_have_one_name(
+            ports in prop::collection::hash_set(
+                (name(), name(), name(), any::<bool>(), prop::sample::select(Protocol::ALL.to_vec())), 0..40),
+        ) {
+            let mut owners = HashMap::new();
+            for port in ports {
+                let (namespace, service, port_name, is_v6, protocol) = &port;
+                let service = ObjectName::new(namespace.as_str(), service.as_str());
+                let plan = plan(if *is_v6 { Family::V6 } else { Family::V4 }, *protocol, port_name);
+                let base = base_name(&service, &plan);
+                let kinds = Kind::ALL.into_iter().map(|kind| balancing_chain(&service, &plan, kind));
+                let names: Vec<String> = kinds
+                    .map(|name| name.to_string())
+                    .chain([remember_chain(&service, &plan).to_string()])
+                    .chain(["cluster", "local", "local-endpoints"].map(|list| format!("map {base}/{list}")))
+                    .collect();
+                for name in names {
+                    let is_nft = |c: char| c.is_ascii_alphanumeric() || "-_./ ".contains(c);
+                    prop_assert!(name.len() < 256 && name.chars().all(is_nft), "{name:?}");
+                    if let Some(other) = owners.insert(name.clone(), port.clone()) {
+                        prop_assert!(false, "{name} is of {port:?} and of {other:?}");
+                    }
+                }
+            }
+        }
     }
 }
