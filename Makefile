@@ -1,7 +1,7 @@
 # Everything here sets up what it needs, as root, on a Debian machine with Rust.
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test test-bridge test-shared chaos lint deny e2e bench bench-peer bench-packets rulesets
+.PHONY: help set-up demo test test-bridge test-shared chaos fuzz lint deny e2e bench bench-peer bench-packets rulesets
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
@@ -29,9 +29,14 @@ MINUTES = 60
 chaos: set-up ## Restart, kill, upgrade and tamper for MINUTES while clients connect; nobody may notice
 	CHAOS_SECONDS=$$(($(MINUTES) * 60)) cargo test --test chaos
 
+fuzz: set-up ## Fuzz each target of fuzz/ for MINUTES; what earlier runs found is in fuzz/found
+	@hack/fuzz $$(($(MINUTES) * 60))
+
 lint: set-up ## Check format, lints, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --manifest-path fuzz/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
 deny: ## Check licences, sources, duplicates and known vulnerabilities of dependencies

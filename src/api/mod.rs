@@ -20,6 +20,9 @@ mod tests;
 
 pub use connection::{Call, ConnectionError, ConnectionOptions, Observer, connect};
 pub use events::{Event, EventSeverity, EventWriter, Regarding};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use needed::Needed;
 
 use crate::intake::Options as IntakeOptions;
 use crate::model::Change;
@@ -28,6 +31,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Client;
 use kube::runtime::watcher::Config as Selectors;
+#[cfg(not(feature = "fuzzing"))]
 use needed::Needed;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};

@@ -11,6 +11,9 @@
 pub mod addresses;
 pub mod conntrack;
 pub mod fake;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod leftovers;
 mod netlink;
 pub mod nft;

@@ -24,6 +24,9 @@ mod decode;
 mod defaults;
 mod directory;
 mod fingerprint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod parse;
 mod split;

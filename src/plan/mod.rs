@@ -16,6 +16,9 @@
 //! * `planner`: keeps all that and redoes only what changed
 
 mod affinity;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod checks;
 pub mod claims;
 mod effects;
 mod elements;

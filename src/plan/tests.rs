@@ -1,9 +1,11 @@
 //! Random changes: the plan after each equals a plan made from nothing.
 
+use super::checks::{
+    assert_no_dangling_references, assert_sets_have_elements, normal, unreachable,
+};
 use super::*;
 use crate::model::*;
-use nft_table::Family;
-use nft_table::{Key, Table, Value};
+use nft_table::{Family, Key, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -65,7 +67,8 @@ fn ports() -> impl Strategy<Value = Vec<ServicePort>> {
 fn service(index: u8) -> impl Strategy<Value = Service> {
     let flags = any::<(bool, bool, bool, bool, bool)>();
     let affinity = prop::option::of((1u64..3).prop_map(Duration::from_secs));
-    let addresses = prop::collection::vec(200u8..204, 0..3);
+    // Some of them are ClusterIPs of others.
+    let addresses = prop::collection::vec(prop_oneof![4 => 200u8..204, 1 => 0u8..5], 0..3);
     (ports(), flags, affinity, 0i64..3, addresses.clone(), addresses).prop_map(
         move |(ports, flags, affinity, created, external, lb)| {
             let (v4, v6, internal_local, external_local, ranges) = flags;
@@ -181,62 +184,6 @@ impl Objects {
     }
 }
 
-/// A table in words, without what may differ between two equal plans: which backend stands in which
-/// slot.
-fn normal(table: &Table) -> BTreeMap<String, Vec<String>> {
-    let mut normal = BTreeMap::new();
-    for (id, set) in table.sets() {
-        let has_slots = set.name.contains("endpoints") && set.type_of.is_some();
-        let mut elements: Vec<String> = Vec::new();
-        let mut slots: BTreeMap<Key, Vec<u32>> = BTreeMap::new();
-        for (key, value) in table.elements(id) {
-            let Value::Data(_) = value else {
-                elements.push(nft_table::text::element(set, key, value));
-                continue;
-            };
-            assert!(has_slots);
-            let (frontend, slot) = key.0.split_at(key.0.len() - 4);
-            let slot = u32::from_ne_bytes(slot.try_into().unwrap());
-            slots.entry(Key(frontend.into())).or_default().push(slot);
-            elements.push(format!("{frontend:?} {value:?}"));
-        }
-        for (frontend, mut slots) in slots {
-            slots.sort_unstable();
-            let all: Vec<u32> = (0..slots.len() as u32).collect();
-            assert_eq!(slots, all, "slots of {frontend:?} have gaps");
-        }
-        elements.sort_unstable();
-        normal.insert(set.name.to_string(), elements);
-    }
-    for chain in table.chains() {
-        normal.insert(
-            format!("chain {}", chain.name),
-            chain.rules.iter().map(ToString::to_string).collect(),
-        );
-    }
-    normal
-}
-
-/// What the kernel would check: everything that is referred to is there.
-fn assert_no_dangling_references(table: &Table) {
-    for chain in table.chains() {
-        for rule in &chain.rules {
-            rule.sets().for_each(|set| assert!(table.set_id(set).is_some(), "{rule}: no {set}"));
-            rule.chains().for_each(|c| assert!(table.chain(c).is_some(), "{rule}: no {c}"));
-        }
-    }
-    for (id, set) in table.sets() {
-        for (key, value) in table.elements(id) {
-            if let Value::Verdict(element) = value
-                && let Some(chain) = element.verdict.chain()
-            {
-                let text = nft_table::text::element(set, key, value);
-                assert!(table.chain(chain).is_some(), "{text}: no chain {chain}");
-            }
-        }
-    }
-}
-
 /// Rules follow what is in use: the chains of [`layout::chains`] for the sets that are there, the balancing chains,
 /// those of session affinity, and nothing else.
 fn assert_rules_follow_uses(planner: &Planner) {
@@ -273,50 +220,6 @@ fn assert_rules_follow_uses(planner: &Planner) {
     }
 }
 
-/// A set is there while it has elements. Maps of slots that have none may be there until they are deleted.
-fn assert_sets_have_elements(planner: &Planner) {
-    for (id, set) in planner.table().sets() {
-        let is_slots = |kind: &layout::SetKind| {
-            Family::BOTH.iter().any(|family| layout::SetName::new(*kind, *family).nft() == set.name)
-        };
-        let may_be_empty = planner.has_unused()
-            && (layout::SetKind::SLOTS.iter().any(is_slots) || set.name.starts_with("affinity"));
-        let is_empty = planner.table().len(id) == 0;
-        assert!(!is_empty || may_be_empty || set.flags.dynamic, "{} is empty", set.name);
-    }
-}
-
-/// All chains that base chains do not lead to, by rules or by elements.
-fn unreachable(table: &Table) -> Vec<String> {
-    let chains = table.chains();
-    let mut reached: Vec<&str> =
-        chains.iter().filter(|chain| chain.base.is_some()).map(|chain| &*chain.name).collect();
-    let mut next = 0;
-    while let Some(name) = reached.get(next) {
-        next += 1;
-        let rules = &table.chain(name).expect("no dangling reference").rules;
-        let maps = rules.iter().flat_map(|rule| rule.sets()).filter_map(|set| table.set_id(set));
-        let elements = maps.flat_map(|id| table.elements(id));
-        let by_element = elements.filter_map(|(_, value)| match value {
-            Value::Verdict(element) => element.verdict.chain(),
-            _ => None,
-        });
-        let to: Vec<&str> = rules
-            .iter()
-            .flat_map(|rule| rule.chains())
-            .chain(by_element)
-            .map(|name| &**name)
-            .collect();
-        for name in to {
-            if !reached.contains(&name) {
-                reached.push(name);
-            }
-        }
-    }
-    let all = chains.iter().map(|chain| chain.name.to_string());
-    all.filter(|name| !reached.contains(&&**name)).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
@@ -349,4 +252,41 @@ proptest! {
             prop_assert_eq!(normal(planner.table()), normal(objects.plan().table()));
         }
     }
+
+    #[test]
+    fn an_object_less_changes_nothing_for_others(
+        changes in prop::collection::vec(change(), 1..40),
+        gone in 0u8..5,
+    ) {
+        let mut objects = Objects::default();
+        changes.iter().for_each(|change| objects.apply(change));
+        let whole = objects.plan();
+        let name = ObjectName::new("default", format!("service-{gone}"));
+        objects.apply(&Change::Service(name.clone(), None));
+        let without = objects.plan();
+        let owner = |planner: &Planner, set: &str, key: &Key| {
+            planner.owner(layout::SetName::parse(set)?, key).cloned()
+        };
+        for (set, key, value) in owned(&whole).filter(|(set, key, _)| owner(&whole, set, key) != Some(name.clone())) {
+            let there = without.table().set_id(&set).and_then(|id| without.table().get(id, &key));
+            prop_assert_eq!(there, Some(&value), "{} {:?} without {}", set, key, name);
+        }
+        for (set, key, value) in owned(&without) {
+            if owner(&whole, &set, &key) != Some(name.clone()) {
+                let before = whole.table().set_id(&set).and_then(|id| whole.table().get(id, &key));
+                prop_assert_eq!(before, Some(&value), "{} {:?} without {}", set, key, name);
+            }
+        }
+    }
+}
+
+/// The elements that belong to a single Service.
+fn owned(planner: &Planner) -> impl Iterator<Item = (Arc<str>, Key, Value)> {
+    let of_set = |(id, set): (nft_table::SetId, &nft_table::Set)| {
+        let elements = planner.table().elements(id);
+        let owned = elements.filter(|(key, _)| planner.owner_of(id, key).is_some());
+        let name = set.name.clone();
+        owned.map(|(key, value)| (name.clone(), key.clone(), value.clone())).collect::<Vec<_>>()
+    };
+    planner.table().sets().flat_map(of_set).collect::<Vec<_>>().into_iter()
 }

@@ -7,8 +7,8 @@ use kube_proxy::kernel::addresses::nodeport_networks;
 use kube_proxy::plan::Planner;
 use nft_table::Family;
 use nft_table::Table;
-use nft_table::evaluate::{Machine, Outcome, Packet, evaluate};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use nft_table::evaluate::{self, Outcome, Packet, Possibility};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use test_support::cases::{
@@ -101,7 +101,10 @@ fn follow(world: &World, probe: &Probe, table: &Table, topology: &Topology) -> V
     for possibility in possible {
         let endpoint = endpoint(&possibility.outcome, probe, served, topology);
         *odds.entry(endpoint.clone()).or_default() += possibility.odds;
-        let mut next = World { learned: possibility.learned, names: world.names.clone() };
+        let mut next = World {
+            learned: possibility.learned.into_iter().collect(),
+            names: world.names.clone(),
+        };
         if let Some(name) = &served.sticks {
             next.names.insert(name.clone(), endpoint);
         }
@@ -139,12 +142,6 @@ fn endpoint(outcome: &Outcome, probe: &Probe, served: &Served, topology: &Topolo
     }
 }
 
-struct Possibility {
-    odds: f64,
-    outcome: Outcome,
-    learned: BTreeMap<(Arc<str>, Vec<u8>), Vec<u8>>,
-}
-
 /// What may become of a packet.
 fn possibilities(
     world: &World,
@@ -159,34 +156,7 @@ fn possibilities(
         port: probe.to.port(),
         input: topology.host(&probe.from).expect("checked").interface.clone(),
     };
-    let mut all = Vec::new();
-    // The numbers to draw, each with how many there are to draw from.
-    let mut script: Vec<(u32, u32)> = Vec::new();
-    loop {
-        let mut drawn = 0;
-        let mut learned: HashMap<_, _> = world.learned.clone().into_iter().collect();
-        let mut random = |below| {
-            if drawn == script.len() {
-                script.push((0, below));
-            }
-            assert_eq!(script[drawn].1, below, "the same choices lead to the same draw");
-            drawn += 1;
-            script[drawn - 1].0
-        };
-        let mut machine = Machine {
-            is_local: &|address| topology.is_local(address),
-            random: &mut random,
-            learned: &mut learned,
-        };
-        let outcome = evaluate(table, packet.clone(), &mut machine).unwrap();
-        let odds = script.iter().map(|(_, below)| 1.0 / f64::from(*below)).product();
-        all.push(Possibility { odds, outcome, learned: learned.into_iter().collect() });
-        while script.last().is_some_and(|(number, below)| number + 1 == *below) {
-            script.pop();
-        }
-        match script.last_mut() {
-            Some((number, _)) => *number += 1,
-            None => return all,
-        }
-    }
+    let is_local = |address| topology.is_local(address);
+    let learned = world.learned.clone().into_iter().collect();
+    evaluate::possibilities(table, &packet, &is_local, &learned).unwrap()
 }

@@ -5,6 +5,8 @@
 //! decides where it is routed, a base chain that accepts hands over to the next one, and what a
 //! dynamic map learns is kept in [`Machine::learned`].
 
+pub use crate::odds::{Learned, Possibility, possibilities};
+
 use super::{
     Chain, ChainType, Constant, Expression, Hook, Key, Set, Statement, Table, Value, Verdict,
 };

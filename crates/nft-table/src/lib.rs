@@ -24,6 +24,7 @@ mod example;
 mod expression;
 mod family;
 pub mod netlink;
+mod odds;
 mod rule;
 mod set;
 mod shape;

@@ -4,7 +4,8 @@ use super::{AddressError, LocalAddresses};
 use crate::kernel::netlink::{Dumped, Error, Netlink, Options, retry};
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, ParseableParametrized,
+    DecodeError, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    ParseableParametrized,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
@@ -43,21 +44,12 @@ impl Dumper {
             let answers = self
                 .dump(RouteNetlinkMessage::GetRoute(request))
                 .map_err(|source| AddressError::Dump { what: "the local routing table", source })?;
-            routes.extend(answers.into_iter().filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(route) if route.header.address_family == family => {
-                    local_destination(&route)
-                }
-                _ => None,
-            }));
+            routes.extend(answers.into_iter().filter_map(|answer| route(answer, family)));
         }
         let answers = self
             .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
             .map_err(|source| AddressError::Dump { what: "the interface addresses", source })?;
-        let addresses = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(address) => interface_address(&address),
-            _ => None,
-        });
-        Ok(LocalAddresses::new(routes, addresses))
+        Ok(LocalAddresses::new(routes, answers.into_iter().filter_map(address)))
     }
 
     /// One complete dump; begun anew when the kernel says that the state changed meanwhile.
@@ -66,10 +58,7 @@ impl Dumper {
         let attempt = || {
             let mut answers = Vec::new();
             let dumped = self.0.dump(request.clone(), |message| {
-                answers.push(RouteNetlinkMessage::parse_with_param(
-                    message.payload,
-                    message.message_type,
-                )?);
+                answers.push(read(message.message_type, message.payload)?);
                 Ok(())
             });
             match dumped {
@@ -81,6 +70,29 @@ impl Dumper {
             }
         };
         retry(ATTEMPTS, attempt)?.ok_or(Error::Interrupted { attempts: ATTEMPTS })
+    }
+}
+
+/// Reads one message of a dump.
+pub(super) fn read(message_type: u16, payload: &[u8]) -> Result<RouteNetlinkMessage, DecodeError> {
+    RouteNetlinkMessage::parse_with_param(payload, message_type)
+}
+
+/// The destination, if it is a route of a family to this machine.
+pub(super) fn route(message: RouteNetlinkMessage, family: AddressFamily) -> Option<IpNet> {
+    match message {
+        RouteNetlinkMessage::NewRoute(route) if route.header.address_family == family => {
+            local_destination(&route)
+        }
+        _ => None,
+    }
+}
+
+/// The address, if it is one of an interface.
+pub(super) fn address(message: RouteNetlinkMessage) -> Option<IpAddr> {
+    match message {
+        RouteNetlinkMessage::NewAddress(address) => interface_address(&address),
+        _ => None,
     }
 }
 

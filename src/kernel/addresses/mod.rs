@@ -15,6 +15,22 @@ mod families;
 mod networks;
 mod watch;
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing {
+    //! The way in for fuzzing.
+
+    use super::{LocalAddresses, dump};
+    use netlink_packet_route::AddressFamily;
+
+    /// Reads a message as a route or an address.
+    pub fn read(message_type: u16, payload: &[u8]) {
+        let Ok(answer) = dump::read(message_type, payload) else { return };
+        let families = [AddressFamily::Inet, AddressFamily::Inet6];
+        let routes = families.into_iter().filter_map(|family| dump::route(answer.clone(), family));
+        LocalAddresses::new(routes, dump::address(answer.clone()));
+    }
+}
+
 pub use families::{FamilyAvailability, available_families};
 pub use networks::{FamilySelection, NodePortSelection, health_port_addresses, nodeport_networks};
 pub use watch::AddressWatch;

@@ -22,6 +22,17 @@ mod filter;
 mod rule;
 mod socket;
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing {
+    //! The way in for fuzzing.
+
+    /// Reads the payload of a message as an entry.
+    pub fn read(payload: &[u8]) {
+        let entry = super::entry::Entry(payload.get(4..).unwrap_or_default());
+        let _ = (entry.flow(), entry.key());
+    }
+}
+
 pub use cleaner::ConntrackCleaner;
 pub use rule::{FlowFrontend, StaleCheck, StaleFlows};
 

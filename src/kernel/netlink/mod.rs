@@ -100,7 +100,7 @@ impl Netlink {
 }
 
 impl<T: Transport> Netlink<T> {
-    fn over(transport: T) -> Netlink<T> {
+    pub(in crate::kernel) fn over(transport: T) -> Netlink<T> {
         Netlink { transport, buffer: Vec::with_capacity(RECEIVE), next_sequence: 1 }
     }
 

@@ -97,12 +97,8 @@ impl TableWatch {
         let error = |source| Error::Socket { what, source };
         let socket = Netlink::open(NETLINK_NETFILTER, &options).map_err(error)?;
         let (commands, received) = UnixStream::pair().map_err(error)?;
-        let follower = Follower {
-            socket,
-            commands: received,
-            events: Events { table: table.to_owned(), own_port, touched: Touched::default() },
-            on_touch,
-        };
+        let follower =
+            Follower { socket, commands: received, events: Events::new(table, own_port), on_touch };
         let thread = thread::Builder::new()
             .name("nft-events".into())
             .spawn(move || follower.run())
@@ -209,15 +205,19 @@ impl<F: FnMut(Touched)> Follower<F> {
 }
 
 /// Gathers the events of a commit.
-struct Events {
+pub(super) struct Events {
     table: String,
     own_port: u32,
     touched: Touched,
 }
 
 impl Events {
+    pub(super) fn new(table: &str, own_port: u32) -> Events {
+        Events { table: table.to_owned(), own_port, touched: Touched::default() }
+    }
+
     /// Takes in an event; returns what was done when it is the last one of a commit.
-    fn take(&mut self, event: &Message<'_>) -> Option<Touched> {
+    pub(super) fn take(&mut self, event: &Message<'_>) -> Option<Touched> {
         if event.port == self.own_port {
             return None;
         }

@@ -8,6 +8,19 @@ mod packets;
 mod probe;
 mod read;
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing {
+    //! The way in for fuzzing.
+
+    use super::{Message, events};
+
+    /// Reads messages as events of a table.
+    pub fn read<'a>(messages: impl Iterator<Item = Message<'a>>) {
+        let mut events = events::Events::new("kube-proxy", 1);
+        messages.for_each(|message| drop(events.take(&message)));
+    }
+}
+
 pub use error::{Cause, Error, Fault, Refusal, Refusals};
 pub use events::{Process, TableWatch, Touched};
 pub use owner::describe_owner;

@@ -13,7 +13,7 @@ impl Planner {
         self.owner(self.writer.sets().name_of(set)?, key).cloned()
     }
 
-    pub(super) fn owner(&self, set: SetName, key: &Key) -> Option<&ObjectName> {
+    pub(in crate::plan) fn owner(&self, set: SetName, key: &Key) -> Option<&ObjectName> {
         self.claims.owner(&frontend_of(set, key)?)
     }
 

@@ -1,0 +1,105 @@
+//! What has to hold of every planned table, for tests.
+
+use super::{Planner, layout};
+use nft_table::{Family, Key, Table, Value};
+use std::collections::BTreeMap;
+
+/// A table in words, without what may differ between two equal plans: which backend stands in which
+/// slot.
+pub fn normal(table: &Table) -> BTreeMap<String, Vec<String>> {
+    let mut normal = BTreeMap::new();
+    for (id, set) in table.sets() {
+        let has_slots = set.name.contains("endpoints") && set.type_of.is_some();
+        let mut elements: Vec<String> = Vec::new();
+        let mut slots: BTreeMap<Key, Vec<u32>> = BTreeMap::new();
+        for (key, value) in table.elements(id) {
+            let Value::Data(_) = value else {
+                elements.push(nft_table::text::element(set, key, value));
+                continue;
+            };
+            assert!(has_slots);
+            let (frontend, slot) = key.0.split_at(key.0.len() - 4);
+            let slot = u32::from_ne_bytes(slot.try_into().unwrap());
+            slots.entry(Key(frontend.into())).or_default().push(slot);
+            elements.push(format!("{frontend:?} {value:?}"));
+        }
+        for (frontend, mut slots) in slots {
+            slots.sort_unstable();
+            let all: Vec<u32> = (0..slots.len() as u32).collect();
+            assert_eq!(slots, all, "slots of {frontend:?} have gaps");
+        }
+        elements.sort_unstable();
+        normal.insert(set.name.to_string(), elements);
+    }
+    for chain in table.chains() {
+        normal.insert(
+            format!("chain {}", chain.name),
+            chain.rules.iter().map(ToString::to_string).collect(),
+        );
+    }
+    normal
+}
+
+/// What the kernel would check: everything that is referred to is there.
+pub fn assert_no_dangling_references(table: &Table) {
+    for chain in table.chains() {
+        for rule in &chain.rules {
+            rule.sets().for_each(|set| assert!(table.set_id(set).is_some(), "{rule}: no {set}"));
+            rule.chains().for_each(|c| assert!(table.chain(c).is_some(), "{rule}: no {c}"));
+        }
+    }
+    for (id, set) in table.sets() {
+        for (key, value) in table.elements(id) {
+            if let Value::Verdict(element) = value
+                && let Some(chain) = element.verdict.chain()
+            {
+                let text = nft_table::text::element(set, key, value);
+                assert!(table.chain(chain).is_some(), "{text}: no chain {chain}");
+            }
+        }
+    }
+}
+
+/// A set is there while it has elements. Maps of slots that have none may be there until they are deleted.
+pub fn assert_sets_have_elements(planner: &Planner) {
+    for (id, set) in planner.table().sets() {
+        let is_slots = |kind: &layout::SetKind| {
+            Family::BOTH.iter().any(|family| layout::SetName::new(*kind, *family).nft() == set.name)
+        };
+        let may_be_empty = planner.has_unused()
+            && (layout::SetKind::SLOTS.iter().any(is_slots) || set.name.starts_with("affinity"));
+        let is_empty = planner.table().len(id) == 0;
+        assert!(!is_empty || may_be_empty || set.flags.dynamic, "{} is empty", set.name);
+    }
+}
+
+/// All chains that base chains do not lead to, by rules or by elements.
+pub fn unreachable(table: &Table) -> Vec<String> {
+    let chains = table.chains();
+    let mut reached: Vec<&str> =
+        chains.iter().filter(|chain| chain.base.is_some()).map(|chain| &*chain.name).collect();
+    let mut next = 0;
+    while let Some(name) = reached.get(next) {
+        next += 1;
+        let rules = &table.chain(name).expect("no dangling reference").rules;
+        let maps = rules.iter().flat_map(|rule| rule.sets()).filter_map(|set| table.set_id(set));
+        let elements = maps.flat_map(|id| table.elements(id));
+        let by_element = elements.filter_map(|(_, value)| match value {
+            Value::Verdict(element) => element.verdict.chain(),
+            _ => None,
+        });
+        let to: Vec<&str> = rules
+            .iter()
+            .flat_map(|rule| rule.chains())
+            .chain(by_element)
+            .map(|name| &**name)
+            .collect();
+        for name in to {
+            if !reached.contains(&name) {
+                reached.push(name);
+            }
+        }
+    }
+    let all = chains.iter().map(|chain| chain.name.to_string());
+    all.filter(|name| !reached.contains(&&**name)).collect()
+}
