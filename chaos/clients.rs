@@ -7,12 +7,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use test_support::lab::{Client, Lab, Load, Outcome, cluster_ip};
 
+const LATE: &str = "its first packet was lost";
+
 /// A connection that failed, or whose first packet was lost.
 #[derive(Debug)]
 pub struct Loss {
     pub from: Instant,
     pub to: Instant,
     pub what: String,
+    /// It was answered all the same, after its first packet had been sent again.
+    pub is_late: bool,
 }
 
 impl Loss {
@@ -46,7 +50,7 @@ impl Clients {
                     let from = Instant::now();
                     let problem = match Load::once(&client, *target) {
                         Ok(0) => None,
-                        Ok(_) => Some("its first packet was lost".to_owned()),
+                        Ok(_) => Some(LATE.to_owned()),
                         Err(error) => Some(error.to_string()),
                     };
                     note(answered, losses, from, host, *target, problem);
@@ -101,8 +105,9 @@ fn note(
     match problem {
         None => drop(answered.fetch_add(1, Ordering::Relaxed)),
         Some(problem) => {
+            let is_late = problem == LATE;
             let what = format!("{host} to {target}: {problem}");
-            let loss = Loss { from, to: Instant::now(), what };
+            let loss = Loss { from, to: Instant::now(), what, is_late };
             losses.lock().unwrap_or_else(PoisonError::into_inner).push(loss);
         }
     }

@@ -133,9 +133,12 @@ impl fmt::Display for NotACidr<'_> {
     }
 }
 
+/// Takes the problems of an object.
+type TakeProblems = dyn Fn(&[Problem]) + Send + Sync;
+
 /// Called with the problems of an object when they are logged.
 #[derive(Clone)]
-pub struct OnProblem(pub Arc<dyn Fn(&[Problem]) + Send + Sync>);
+pub struct OnProblem(pub Arc<TakeProblems>);
 
 impl Default for OnProblem {
     fn default() -> Self {
