@@ -15,6 +15,7 @@ type Start<'a> = &'a [u8];
 impl<'a> Transaction<'a> {
     /// Splits a change of a table that is there into most of it and what has to come last; None where nothing has to.
     pub(crate) fn split_behind(&self) -> Option<[Transaction<'a>; 2]> {
+        deleted(self).next()?;
         let changes = Changes::of(self);
         if changes.stay.is_empty() {
             return None;

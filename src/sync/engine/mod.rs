@@ -208,11 +208,7 @@ impl<K: Kernel> Engine<K> {
     fn write(&mut self, committed: &mut Committed) -> Result<(), Error> {
         let mut looks = 0;
         for attempt in 0..REFUSALS_MAX {
-            // Once something was refused, sets may hold what has to stay.
-            if attempt == 0 && !self.planner.table().changes().has_last_part() {
-                self.planner.remove_emptied();
-            }
-            let error = match self.write_all() {
+            let error = match self.write_all(attempt == 0) {
                 Ok(operations) => {
                     committed.operations += operations;
                     return Ok(());
@@ -255,9 +251,15 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Writes the difference to what the kernel has; returns how much it was.
-    fn write_all(&mut self) -> Result<usize, Error> {
+    fn write_all(&mut self, is_first: bool) -> Result<usize, Error> {
+        let changes = self.planner.table().changes();
+        let (is_staged, has_last_part) = (changes.is_staged(), changes.has_last_part());
+        // Once something was refused, sets may hold what has to stay.
+        if is_first && !has_last_part {
+            self.planner.remove_emptied();
+        }
         // A table that comes in stages refuses nobody before it is complete.
-        self.planner.hold_refusals(self.planner.table().changes().is_staged());
+        self.planner.hold_refusals(is_staged);
         let mut written = self.write_once()?;
         // Whatever becomes of the rest: what clients use by now is taken back from nobody.
         self.planner.committed();
