@@ -11,6 +11,9 @@ use test_support::proxy::{Manifests, Program, endpoints, objects, service};
 /// How long an update of the victim may take, in a debug build on a busy machine. The worst is printed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often the victim changes beside each case, and as often while that changes as well.
+const UPDATES: usize = 6;
+
 /// The most memory of the process, in MiB.
 const MEMORY: u64 = 512;
 
@@ -84,6 +87,16 @@ fn cases(lab: &Lab) -> Vec<(&'static str, Vec<Value>)> {
     ]
 }
 
+/// The objects of a neighbour with these pods for endpoints.
+fn changed(lab: &Lab, objects: &[Value], pods: &[&str]) -> Vec<Value> {
+    let mut objects = objects.to_vec();
+    for slice in objects.iter_mut().filter(|object| object["kind"] == "EndpointSlice") {
+        let address = |pod: &&str| json!({ "addresses": [lab.v4(pod).to_string()] });
+        slice["endpoints"] = pods.iter().map(address).collect();
+    }
+    objects
+}
+
 /// Points the victim at another pod and waits until clients get there.
 fn update(lab: &Lab, program: &mut Program<'_>, manifests: &Manifests, pod: &str) -> Duration {
     let start = Instant::now();
@@ -113,32 +126,31 @@ fn a_neighbour_harms_nobody() {
     let mut program = Program::start(&lab, &manifests, None);
     let vip = at(cluster_ip(10, Family::V4), 80).to_string();
     let client = lab.from("a");
+    let mut updates: Vec<Duration> = Vec::new();
     let (report, ()) = Load::during(&client, &vip, 1, |load| {
         for (name, hostile) in cases(&lab) {
             manifests.apply(hostile.clone());
+            let pods = || ["c", "b"].into_iter().cycle().take(UPDATES);
             let beside: Vec<Duration> =
-                ["c", "b"].map(|pod| update(&lab, &mut program, &manifests, pod)).into();
-            // While the neighbour keeps changing.
-            let mut changing = Duration::ZERO;
-            for pods in [&["a", "c"][..], &["c"], &["a"]] {
-                let mut changed = hostile.clone();
-                for object in changed.iter_mut().filter(|object| object["kind"] == "EndpointSlice")
-                {
-                    let address = |pod: &&str| json!({ "addresses": [lab.v4(pod).to_string()] });
-                    object["endpoints"] = pods.iter().map(address).collect();
-                }
-                manifests.apply(changed);
-                let pod = if pods.len() == 2 { "c" } else { "b" };
-                changing = changing.max(update(&lab, &mut program, &manifests, pod));
-            }
+                pods().map(|pod| update(&lab, &mut program, &manifests, pod)).collect();
+            let changing: Vec<Duration> = pods()
+                .zip([&["a", "c"][..], &["c"], &["a"]].into_iter().cycle())
+                .map(|(pod, endpoints)| {
+                    manifests.apply(changed(&lab, &hostile, endpoints));
+                    update(&lab, &mut program, &manifests, pod)
+                })
+                .collect();
             println!("{name}: updates beside it {beside:?}, while it changes {changing:?}");
-            let worst = beside.into_iter().max().max(Some(changing)).expect("some");
-            assert!(worst < PATIENCE, "{name}: {worst:?}");
+            updates.extend(beside.into_iter().chain(changing));
             assert!(program.get(10256, "/livez").starts_with("HTTP/1.1 200"), "{name}");
             load.wait_for(1);
             manifests.delete(hostile);
         }
     });
+    updates.sort_unstable();
+    let (p99, worst) = (updates[updates.len() * 99 / 100], updates[updates.len() - 1]);
+    println!("{} updates, 99 of 100 within {p99:?}, all within {worst:?}", updates.len());
+    assert!(worst < PATIENCE, "{worst:?}");
     // A port that a client takes again within seconds may cost a packet whatever a proxy does.
     println!("{} connections, {} lost their first packet", report.answered, report.lost.len());
     assert!(report.failures.is_empty(), "{:?}", report.failures);

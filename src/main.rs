@@ -41,6 +41,12 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         Action::WriteConfig(path) => {
             config.write_to(path)?;
             tracing::info!("wrote the configuration to {}", path.display());
+            let lost = config.lost_in_a_file().join(", ");
+            if !lost.is_empty() {
+                tracing::warn!(
+                    "a file cannot say what flags said of {lost}: it stands for the default there"
+                );
+            }
             Ok(())
         }
         Action::Cleanup => app::cleanup(),

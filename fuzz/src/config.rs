@@ -29,6 +29,9 @@ pub fn check(bytes: &[u8]) {
     sync_options(&config);
     config.configz();
     let written = config.to_yaml();
+    if !config.lost_in_a_file().is_empty() {
+        return;
+    }
     let again = resolve(&no_flags(), Some(written.as_bytes()));
     let again = again.unwrap_or_else(|error| panic!("{error}\n{written}"));
     assert_eq!(again.to_yaml(), written);

@@ -2,12 +2,13 @@
 //!
 //! As kube-proxy prints it: every field, with the defaults, and masqueradeAll, syncPeriod and
 //! minSyncPeriod only in the section of the selected mode (the other sections show `false` and
-//! `0s`). A file written so means the same when it is read again.
+//! `0s`). A file written so means the same when it is read again, except for what no file can say:
+//! [`Config::lost_in_a_file`].
 
 use super::document::KubeProxyConfiguration;
 use super::duration::GoDuration;
 use super::{Config, ConfigError};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Blanks what the sections of the other modes say.
@@ -30,13 +31,40 @@ fn only_selected_mode(document: &mut KubeProxyConfiguration) {
     }
 }
 
+/// The object that a document comes to.
+fn object(mut document: KubeProxyConfiguration) -> Value {
+    only_selected_mode(&mut document);
+    // Through a Value, whose maps are in order: fields are printed by name, as Go prints them.
+    serde_json::to_value(&document).expect("plain fields always become JSON")
+}
+
+/// The paths of the fields that differ, in a section whose path and a dot come first.
+fn differing(one: &Map<String, Value>, other: &Map<String, Value>, section: &str) -> Vec<String> {
+    let fields = one.iter().zip(other.values()).filter(|((_, one), other)| one != other);
+    let names = fields.map(|((name, one), other)| match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            differing(one, other, &format!("{section}{name}."))
+        }
+        _ => vec![format!("{section}{name}")],
+    });
+    names.flatten().collect()
+}
+
 impl Config {
     /// The object that the configuration comes to.
     fn value(&self) -> Value {
-        let mut document = self.document.clone();
-        only_selected_mode(&mut document);
-        // Through a Value, whose maps are in order: fields are printed by name, as Go prints them.
-        serde_json::to_value(&document).expect("plain fields always become JSON")
+        object(self.document.clone())
+    }
+
+    /// The fields with a value from a flag that a file cannot give them, because it stands for the default
+    /// there: those of `--healthz-port=0` and `--kube-api-content-type=`.
+    pub fn lost_in_a_file(&self) -> Vec<String> {
+        let mut read = self.document.clone();
+        read.apply_defaults();
+        match (self.value(), object(read)) {
+            (Value::Object(here), Value::Object(there)) => differing(&here, &there, ""),
+            _ => Vec::new(),
+        }
     }
 
     /// The body of /configz.

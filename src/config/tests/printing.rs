@@ -36,6 +36,34 @@ fn a_written_file_means_the_same_when_it_is_read() {
     }
 }
 
+/// Zero in a file means that a field is not set. Where a flag says it and means it, that is told.
+#[test]
+fn a_zero_from_the_command_line_is_read_again_or_told_to_be_lost() {
+    let mut lost = Vec::new();
+    for name in flags("").in_effect().keys() {
+        for line in ["", "0", "0s"].map(|zero| format!("--{name}={zero}")) {
+            let Ok(flags) = Flags::read(["kube-proxy", &line]) else { continue };
+            let config = Config::resolve(&flags, None, || Ok("host".to_owned()));
+            let Ok(config) = config else { continue };
+            let yaml = config.to_yaml();
+            match config.lost_in_a_file().as_slice() {
+                [] => assert_eq!(good("", Some(&yaml)).to_yaml(), yaml, "{line}"),
+                fields => lost.push(format!("{line} {}", fields.join(" "))),
+            }
+        }
+    }
+    let expected = [
+        "--healthz-port=0 healthzBindAddress",
+        "--kube-api-burst=0 clientConnection.burst",
+        "--kube-api-content-type= clientConnection.contentType",
+        "--kube-api-qps=0 clientConnection.qps",
+        "--log-json-info-buffer-size= logging.options.json.infoBufferSize",
+        "--log-text-info-buffer-size= logging.options.text.infoBufferSize",
+        "--metrics-port=0 metricsBindAddress",
+    ];
+    assert_eq!(lost, expected);
+}
+
 #[test]
 fn periods_are_printed_in_the_section_of_the_mode_only() {
     let sections = "nftables: {masqueradeAll: true, syncPeriod: 1s, minSyncPeriod: 100ms}\n\
