@@ -18,6 +18,10 @@ pub enum ShapeError {
     /// A name of a table, set or chain that the kernel has no room for.
     #[error("{0:?} is no name: names have 1 to 255 bytes and no NUL")]
     Name(Box<str>),
+    /// A name of a set or chain that the kernel takes and nft's language does not have, so that a listing would
+    /// say something else than what is there.
+    #[error("{0:?} is no name in nft's language: a letter, then letters, digits, and any of /-_.")]
+    Word(Box<str>),
     /// A name of an interface that the kernel has no room for (`IFNAMSIZ` in `linux/if.h`).
     #[error("{0:?} is no name of an interface: those have 1 to 15 bytes and no NUL")]
     Interface(Box<str>),
@@ -118,7 +122,7 @@ impl Shape {
                 if len == expected { Ok(()) } else { Err(ShapeError::Data { len, expected }) }
             }
             Value::Verdict(element) if self.is_verdict_map => {
-                element.verdict.chain().map_or(Ok(()), |chain| check_name(chain))?;
+                element.verdict.chain().map_or(Ok(()), |chain| check_word(chain))?;
                 element.comment.as_deref().map_or(Ok(()), check_comment)
             }
             Value::Member if self.padded_data_len == 0 && !self.is_verdict_map => Ok(()),
@@ -130,7 +134,7 @@ impl Shape {
 impl Set {
     /// Whether nft and the kernel can have such a set.
     pub(crate) fn check(&self) -> Result<(), ShapeError> {
-        check_name(&self.name)?;
+        check_word(&self.name)?;
         check_fields(&self.key)?;
         if let SetData::Fields(fields) = &self.data {
             check_fields(fields)?;
@@ -178,6 +182,18 @@ pub(crate) fn check_name(name: &str) -> Result<(), ShapeError> {
     Err(ShapeError::Name(name.chars().take(MAX_NAME).collect()))
 }
 
+/// Whether a set or chain that is to be added can have the name: one that nft shows and loads again
+/// (`string` in nft's `src/scanner.l`). What others have added may be called otherwise.
+pub(crate) fn check_word(name: &str) -> Result<(), ShapeError> {
+    check_name(name)?;
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic();
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+    if name.bytes().next().is_some_and(is_letter) && name.bytes().all(is_inner) {
+        return Ok(());
+    }
+    Err(ShapeError::Word(name.into()))
+}
+
 /// Whether an interface can have the name.
 pub(crate) fn check_interface(name: &str) -> Result<(), ShapeError> {
     if (1..DataType::InterfaceName.len()).contains(&name.len()) && !name.contains('\0') {
@@ -197,7 +213,7 @@ fn check_comment(comment: &str) -> Result<(), ShapeError> {
 
 /// Whether the sets, chains and interfaces of a rule have names that they can have.
 pub(crate) fn check_rule(rule: &Rule) -> Result<(), ShapeError> {
-    rule.sets().chain(rule.chains()).try_for_each(|name| check_name(name))?;
+    rule.sets().chain(rule.chains()).try_for_each(|name| check_word(name))?;
     rule.statements.iter().try_for_each(|statement| match statement {
         Statement::Match {
             constant: Constant::Interface(name) | Constant::InterfacePrefix(name),

@@ -53,6 +53,57 @@ fn an_element_that_does_not_fit_is_named() {
     );
 }
 
+/// Words of a listing: a string in quotation marks is one, as is what nft reads as a name.
+fn words(text: &str) -> Vec<&str> {
+    let is_inner = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+    let mut words = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            '"' => rest[1..].find('"').map_or(rest.len(), |end| end + 2),
+            c if is_inner(c) => rest.find(|c| !is_inner(c)).unwrap_or(rest.len()),
+            c => c.len_utf8(),
+        };
+        words.push(&rest[..end]);
+        rest = rest[end..].trim_start();
+    }
+    words
+}
+
+proptest! {
+    /// Whatever a name or a comment is, it is refused, or stands in the listing as one word.
+    #[test]
+    fn nothing_breaks_out_of_a_listing(
+        name in "[a\"'}{;#@\\\\ \n\t/.0é-]{0,4}|[a-z]{1,3}",
+        comment in "[a\"'}{;#@\\\\ \n\t/.0é-]{0,4}",
+    ) {
+        let mut set = set(vec![DataType::Ipv4Address], SetData::Verdict, false);
+        let key = Key(vec![10, 0, 0, 1].into());
+        let value = Value::verdict(Verdict::Goto(name.as_str().into()), Some(comment.as_str().into()));
+        if encode(Operation::AddElements { set: &set, elements: vec![(&key, &value)] }).is_ok() {
+            let quoted = format!("\"{comment}\"");
+            let text = text::element(&set, &key, &value);
+            let expected = ["10.0.0.1", "comment", &quoted, ":", "goto", &name];
+            prop_assert_eq!(words(&text), expected);
+        }
+        set.name = name.as_str().into();
+        let chain = Chain::regular(name.as_str(), Vec::new());
+        let rule = Rule::new(vec![Statement::Verdict(Verdict::Jump(name.as_str().into()))]);
+        for operation in [
+            Operation::AddSet(&set),
+            Operation::AddChain(&chain),
+            Operation::AddRule { chain: &name, rule: &rule },
+            Operation::AddRule { chain: "c", rule: &rule },
+        ] {
+            let text = text::operation("t", &operation);
+            if encode(operation).is_ok() {
+                prop_assert!(words(&text).contains(&name.as_str()), "{}", text);
+                prop_assert!(!text.contains(['"', '\n', '#']), "{}", text);
+            }
+        }
+    }
+}
+
 #[test]
 fn names_that_no_kernel_takes_are_refused() {
     let long = "n".repeat(70_000);

@@ -5,7 +5,7 @@ use super::expressions::{ANONYMOUS_SET, compile};
 use super::numbers::{self, element as element_number, message};
 use super::subject::{Message, Subject};
 use super::writer::{Open, OpenMessage, Writer};
-use crate::shape::{Shape, check_name, check_rule};
+use crate::shape::{Shape, check_name, check_rule, check_word};
 use crate::{Key, Lifetime, Operation, Ownership, Rule, Set, ShapeError, Transaction, Value};
 use netlink_packet_core::{
     Emitable, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
@@ -224,7 +224,7 @@ impl Encoder<'_> {
                 self.message(ADD, NfTablesMessage::NewSet(SetMessage { attributes }));
             }
             Operation::AddChain(chain) => {
-                check_name(&chain.name)?;
+                check_word(&chain.name)?;
                 let attributes = declarations::chain(&table, chain);
                 self.message(ADD, NfTablesMessage::NewChain(ChainMessage { attributes }));
             }
@@ -255,7 +255,7 @@ impl Encoder<'_> {
 
     /// A rule comes after the anonymous sets that it looks into.
     fn add_rule(&mut self, chain: &str, rule: &Rule) -> Result<(), ShapeError> {
-        check_name(chain)?;
+        check_word(chain)?;
         check_rule(rule)?;
         let compiled = compile(rule, self.next_set_id);
         let len: usize = compiled.expressions.iter().map(Emitable::buffer_len).sum();
