@@ -3,6 +3,7 @@
 //! Most texts tell it without being parsed: in block style, a line that starts with `kind:` in the column
 //! of the top-level keys is that key.
 
+use super::text::yaml_lines;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
@@ -116,7 +117,7 @@ impl Heads {
 /// apiVersion and kind of a mapping in block style whose keys stand at a column.
 pub fn of_yaml(text: &str, column: usize) -> Option<Head> {
     let mut head = Head::default();
-    for line in text.lines() {
+    for line in yaml_lines(text) {
         head_line(line, column, &mut head);
     }
     (head.api_version.is_some() && head.kind.is_some()).then_some(head)
@@ -127,7 +128,7 @@ pub fn of_yaml_item(text: &str, dash: usize) -> Option<Head> {
     let rest = &text[dash + 1..];
     let column = dash + 1 + (rest.len() - rest.trim_start_matches(' ').len());
     let mut head = Head::default();
-    for (number, line) in text.lines().enumerate() {
+    for (number, line) in yaml_lines(text).enumerate() {
         match number {
             0 => head_line(&line[column.min(line.len())..], 0, &mut head),
             _ => head_line(line, column, &mut head),

@@ -10,7 +10,7 @@
 //! reach from item to item, say) parsing the cut items fails, and the list is parsed as a whole.
 
 use super::head::{self, Head, Heads};
-use super::text;
+use super::text::{self, is_blank, yaml_lines};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -158,8 +158,7 @@ fn yaml_pieces(text: &str, lists: bool) -> Result<Vec<Piece<'_>>, BadDocument> {
 
 /// Whether a line is a document marker.
 fn is_marker(line: &str, marker: &str) -> bool {
-    line.strip_prefix(marker)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with(is_blank))
 }
 
 /// The documents of a file, each with whether it starts with `---`.
@@ -168,7 +167,7 @@ fn yaml_documents(text: &str) -> Vec<(bool, &str)> {
     let mut start = 0;
     let mut marked = false;
     let mut end = 0;
-    for line in text.split_inclusive('\n') {
+    for line in yaml_lines(text) {
         if is_marker(line, "---") {
             documents.push((marked, &text[start..end]));
             (start, marked) = (end, true);
@@ -185,7 +184,7 @@ fn yaml_documents(text: &str) -> Vec<(bool, &str)> {
 
 /// Whether there is nothing in a document but comments, directives and markers.
 fn is_empty(document: &str) -> bool {
-    document.lines().all(|line| {
+    yaml_lines(document).all(|line| {
         let line = ["---", "..."]
             .iter()
             .find_map(|marker| is_marker(line, marker).then(|| &line[3..]))
@@ -205,7 +204,7 @@ fn yaml_items(document: &str) -> Option<Vec<&str>> {
     let mut done = false;
     let mut start = 0;
     let mut end = 0;
-    for line in document.split_inclusive('\n') {
+    for line in yaml_lines(document) {
         let text = line.trim_start_matches(' ');
         let indent = line.len() - text.len();
         let blank = text.trim().is_empty() || text.starts_with('#');
@@ -216,8 +215,7 @@ fn yaml_items(document: &str) -> Option<Vec<&str>> {
             }
             inside = true;
         } else if inside && !blank {
-            let dash =
-                text.strip_prefix('-').is_some_and(|rest| rest.starts_with(char::is_whitespace));
+            let dash = text.strip_prefix('-').is_some_and(|rest| rest.starts_with(is_blank));
             match column {
                 None if !dash => return None,
                 None => {
@@ -301,6 +299,8 @@ mod tests {
             ("a: |\n  ---\n  x\n", vec![(1, None, "a: |\n  ---\n  x\n")]),
             ("---  {a: 1}\n--- # c\n", vec![(1, None, "---  {a: 1}\n")]),
             ("a: 1\r\n---\r\nb: 2\r\n", vec![(1, None, "a: 1\r\n"), (2, None, "---\r\nb: 2\r\n")]),
+            ("a: 1\r--- \u{85}b: 2", vec![(1, None, "a: 1\r"), (2, None, "--- \u{85}b: 2")]),
+            ("# c\ra: 1\n", vec![(1, None, "# c\ra: 1\n")]),
             ("----: 1\n", vec![(1, None, "----: 1\n")]),
             ("\u{feff}a: 1\n", vec![(1, None, "a: 1\n")]),
         ] {
@@ -342,6 +342,9 @@ mod tests {
             [(1, Some(0), "  -   spec: {}\n"), (1, Some(1), "  -\n    spec: {}\n")]
         );
         assert_eq!(heads(list, Format::Yaml), [head("v1", "Service"), head("v1", "Service")]);
+
+        let list = "kind: ServiceList\napiVersion: v1\nitems:\n- a:\n\r   b: 1\n";
+        assert_eq!(texts(list, Format::Yaml), [(1, Some(0), "- a:\n\r   b: 1\n")]);
 
         for whole in [
             "kind: List\napiVersion: v1\nitems: [{kind: Service}]\n",

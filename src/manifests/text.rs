@@ -2,6 +2,32 @@
 
 use serde::de::DeserializeOwned;
 
+/// Whether YAML ends a line with it: version 1.1, which the parser reads, also with NEL, LS and PS (`b-char`).
+fn is_break(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Whether YAML takes it for white space or the end of a line.
+pub fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t') || is_break(c)
+}
+
+/// The lines of a YAML text, each with what ends it.
+pub fn yaml_lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (at, one) =
+            rest.char_indices().find(|(_, c)| is_break(*c)).unwrap_or((rest.len(), '\0'));
+        let end = match one {
+            '\r' if rest[at..].starts_with("\r\n") => at + 2,
+            _ => rest.len().min(at + one.len_utf8()),
+        };
+        let (line, after) = rest.split_at(end);
+        rest = after;
+        (!line.is_empty()).then_some(line)
+    })
+}
+
 /// Parses a part of a YAML file.
 pub fn yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, String> {
     serde_norway::from_str(text).or_else(|_| {

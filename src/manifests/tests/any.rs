@@ -28,6 +28,8 @@ fn some_text() -> impl Strategy<Value = String> {
         ",",
         "\n",
         "\r\n",
+        "\r",
+        "\u{85}",
         "\t",
         "#",
         "&a ",
