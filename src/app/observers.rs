@@ -85,7 +85,7 @@ impl Shared {
                 localhost,
                 localhost_families,
             },
-            cut: Box::new(move |service, note| told.service_cut(service, note)),
+            short: Box::new(move |service, how, note| told.service_short(service, how, note)),
             refused: Box::new(move |service, reason| events.service_refused(service, reason)),
             first_sync: Some(Box::new(move || {
                 drop(pending);

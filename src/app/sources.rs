@@ -12,7 +12,7 @@ use crate::manifests;
 use crate::metrics::Metrics;
 use crate::metrics::objects::Kind;
 use crate::model::{Change, ObjectName};
-use crate::sync::{Input, Sender};
+use crate::sync::{Input, Sender, Shortage};
 use anyhow::anyhow;
 use kube::Client;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -184,8 +184,12 @@ impl Events {
     }
 
     /// A Service asks for more than it gets.
-    pub fn service_cut(&self, service: &ObjectName, note: &str) {
-        self.warn(Regarding::Service(service.clone()), "ServiceTooLarge", "Sync", note.to_owned());
+    pub fn service_short(&self, service: &ObjectName, how: Shortage, note: &str) {
+        let reason = match how {
+            Shortage::TooLarge => "ServiceTooLarge",
+            Shortage::Taken => "FrontendTaken",
+        };
+        self.warn(Regarding::Service(service.clone()), reason, "Sync", note.to_owned());
     }
 
     fn warn(&self, regarding: Regarding, reason: &'static str, action: &'static str, note: String) {

@@ -48,7 +48,7 @@ mod quarantine;
 mod replacement;
 mod turns;
 
-pub use engine::{Committed, Engine};
+pub use engine::{Committed, Engine, Shortage};
 pub use follow_up::FollowUp;
 pub use inbox::{Inbox, InboxWatch, Sender, inbox};
 pub use replacement::delete_table;
@@ -94,6 +94,9 @@ pub struct Options {
 /// Is told of a Service, with what is to be said of it.
 pub type OnService = Box<dyn Fn(&ObjectName, &str) + Send>;
 
+/// Is told of a Service that gets less than it asks for, how, and what is to be said of it.
+pub type OnShortage = Box<dyn Fn(&ObjectName, Shortage, &str) + Send>;
+
 /// Whom the thread tells.
 pub struct Observers {
     pub health: Arc<Health>,
@@ -101,8 +104,8 @@ pub struct Observers {
     pub follow_up: FollowUp,
     /// Called for a Service that the kernel refuses, with what it says.
     pub refused: OnService,
-    /// Called for a Service that asks for more than it gets.
-    pub cut: OnService,
+    /// Called for a Service that asks for more than it gets, with how.
+    pub short: OnShortage,
     /// Called once, after the first sync that succeeded.
     pub first_sync: Option<Box<dyn FnOnce() + Send>>,
 }

@@ -218,7 +218,7 @@ impl<K: Kernel> Loop<K> {
     }
 
     fn succeeded(&mut self, committed: Committed, took: Duration) {
-        let Observers { health, metrics, follow_up, first_sync, refused, cut } =
+        let Observers { health, metrics, follow_up, first_sync, refused, short } =
             &mut self.observers;
         health.synced(Moment::now());
         let nodeport_networks = self.engine.nodeport_networks().to_vec();
@@ -261,8 +261,8 @@ impl<K: Kernel> Loop<K> {
         for (service, reason) in &committed.refused {
             refused(service, reason);
         }
-        for (service, note) in &committed.cut {
-            cut(service, note);
+        for (service, how, note) in &committed.short {
+            short(service, *how, note);
         }
         log_commit(&committed, counts.services, took);
         self.watch();

@@ -8,12 +8,20 @@ use crate::plan::{Dispute, Frontend};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// How a Service gets less than it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// It asks for more than one Service may have.
+    TooLarge,
+    /// Another Service has some of its frontends.
+    Taken,
+}
+
 impl<K: Kernel> Engine<K> {
-    /// Says what the operator should know; returns the Services that were cut.
-    pub(super) fn log_disputes(&mut self) -> Vec<(ObjectName, String)> {
+    /// Says what the operator should know, and notes for others which Services get less.
+    pub(super) fn log_disputes(&mut self) {
         let mut lost = BTreeMap::new();
         let mut taken: BTreeMap<ObjectName, Several> = BTreeMap::new();
-        let mut cut = Vec::new();
         for dispute in self.planner.take_disputes() {
             match dispute {
                 Dispute::Lost { service, frontend, to } => {
@@ -27,17 +35,18 @@ impl<K: Kernel> Engine<K> {
                         "so many frontends that each of them gets {endpoints} of its endpoints only"
                     );
                     tracing::warn!("Service {service} has {note}");
-                    cut.push((service, note));
+                    self.short.push((service, Shortage::TooLarge, note));
                 }
             }
         }
         for ((service, to), frontends) in lost {
-            tracing::warn!("Service {service} does not get {frontends}: Service {to} has it first");
+            let note = format!("does not get {frontends}: Service {to} has it first");
+            tracing::warn!("Service {service} {note}");
+            self.short.push((service, Shortage::Taken, note));
         }
         for (service, frontends) in taken {
             tracing::info!("Service {service} takes over {frontends}");
         }
-        cut
     }
 }
 

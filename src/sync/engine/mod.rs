@@ -30,6 +30,7 @@ use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::layout::INTERIM;
 use crate::plan::{Effects, Planner, Settings};
+pub use disputes::Shortage;
 use forget::{Forget, Purges};
 use ipnet::IpNet;
 use look::Looks;
@@ -57,7 +58,7 @@ pub struct Committed {
     /// Services that are held since this sync, and why.
     pub refused: Vec<(ObjectName, String)>,
     /// Services that ask for more than they get since this sync, and how.
-    pub cut: Vec<(ObjectName, String)>,
+    pub short: Vec<(ObjectName, Shortage, String)>,
     /// Trigger times of the slices that are now in the kernel, nanoseconds since 1970.
     pub triggers: Vec<(Family, i64)>,
 }
@@ -73,6 +74,8 @@ pub struct Engine<K> {
     standing: Standing,
     looks: Looks,
     forget: Forget,
+    /// Services that get less than they ask for, since the last sync that succeeded.
+    short: Vec<(ObjectName, Shortage, String)>,
     /// Maps to be read when what is planned is committed.
     purges: Purges,
     /// What they hold that goes with the next transaction.
@@ -102,6 +105,7 @@ impl<K: Kernel> Engine<K> {
             standing: Standing::new(own_table),
             looks: Looks::default(),
             forget: Forget::default(),
+            short: Vec::new(),
             purges: Purges::new(),
             stale: Vec::new(),
             running: false,
@@ -181,7 +185,7 @@ impl<K: Kernel> Engine<K> {
         let start = Instant::now();
         self.planner.plan();
         committed.planning = start.elapsed();
-        committed.cut = self.log_disputes();
+        self.log_disputes();
         let start = Instant::now();
         self.purges.append(&mut self.planner.take_purges());
         let purges = std::mem::take(&mut self.purges);
@@ -197,6 +201,7 @@ impl<K: Kernel> Engine<K> {
         self.planner.committed();
         self.quarantine.acquit();
         committed.quarantined = self.quarantine.len();
+        committed.short = std::mem::take(&mut self.short);
         committed.triggers = std::mem::take(&mut self.triggers);
         // Holding a Service may have added to them.
         self.purges.append(&mut self.planner.take_purges());

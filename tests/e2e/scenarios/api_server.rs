@@ -3,6 +3,7 @@
 use super::eventually;
 use crate::World;
 use std::net::IpAddr;
+use std::time::Duration;
 use test_support::cluster::objects::{cluster_ips, service, slice};
 use test_support::lab::{Load, Outcome};
 
@@ -18,8 +19,11 @@ fn remove(world: &World, name: &str) {
     world.cluster.delete(&slice::<&str>(name, name, &[]));
 }
 
+/// How long it is away.
+const AWAY: Duration = Duration::from_secs(30);
+
 /// While it is away the last state is served, and what happens after is seen. The token with which the
-/// proxy started has been replaced and revoked meanwhile.
+/// proxy started has been replaced and revoked meanwhile. It is told in a few lines that say what about.
 pub fn may_go_away(world: &mut World) {
     world.need_proxy();
     let vip = serve(world, "lasting", "a");
@@ -29,14 +33,19 @@ pub fn may_go_away(world: &mut World) {
     let proxy = proxy.as_mut().expect("started");
     proxy.replace_token(cluster);
     let target = format!("{}:80", vip.0);
+    let logged = proxy.process().log().len();
     let (report, ()) = Load::during(&lab.from("b"), &target, 2, |load| {
         cluster.stop_api();
+        std::thread::sleep(AWAY);
         load.wait_for(200);
         cluster.start_api(&lab.machine("api").namespace);
         load.wait_for(50);
     });
     report.assert_no_loss();
     proxy.assert_running();
+    let log = proxy.process().log().split_off(logged);
+    assert!((1..=12).contains(&log.lines().count()), "{log}");
+    assert!(log.lines().all(|line| !line.ends_with("client error (Connect)")), "{log}");
     cluster.apply(&slice("lasting", "lasting", &[(lab.v4("c"), "remote")]));
     eventually(&reached("c"), || lab.from("b").tcp(vip));
     remove(world, "lasting");

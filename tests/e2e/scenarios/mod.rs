@@ -24,9 +24,11 @@ pub const ALL: &[Scenario] = &[
     ("a_restart_of_the_proxy_loses_nothing", services::a_restart_loses_nothing),
     ("metrics_count_what_happens", telling::metrics_count_what_happens),
     ("events_tell_of_a_taken_port", telling::events_tell_of_a_taken_port),
+    ("events_tell_of_a_taken_address", telling::events_tell_of_a_taken_address),
     ("node_changes_take_effect", nodes::changes_take_effect),
     ("a_new_service_cidr_is_guarded", nodes::a_new_service_cidr_is_guarded),
     ("an_unfit_node_ends_the_program", nodes::an_unfit_node_ends_the_program),
+    ("a_wrong_node_name_is_told", nodes::a_wrong_node_name_is_told),
     ("two_nodes", nodes::two_nodes),
     (
         "upstream_in_nftables_mode_and_back_loses_nothing",

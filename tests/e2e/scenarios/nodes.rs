@@ -5,6 +5,7 @@ use crate::World;
 use crate::proxy::{Proxy, status};
 use serde_json::json;
 use std::process::Command;
+use std::time::Duration;
 use test_support::cluster::objects::{cluster_ips, node, service, slice};
 use test_support::lab::Outcome;
 
@@ -118,4 +119,21 @@ pub fn an_unfit_node_ends_the_program(world: &mut World) {
     assert_eq!(output.status.code(), Some(1), "{log}");
     assert!(log.contains("but its podCIDRs are only IPv6"), "{log}");
     cluster.delete(&unfit);
+}
+
+/// A name that no Node has, as of a typing mistake: /healthz is 503, and the log says why, once in a while.
+pub fn a_wrong_node_name_is_told(world: &mut World) {
+    world.need_manifests();
+    let World { lab, cluster, .. } = world;
+    let remote = lab.machine("remote");
+    let mut proxy = Proxy::start(cluster, remote, "nobody");
+    eventually(&503, || status(remote, "/healthz").0);
+    eventually(&true, || proxy.process().log().contains("\"nobody\""));
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(status(remote, "/healthz").0, 503);
+    let log = proxy.process().log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert!((1..=6).contains(&warnings.len()), "{log}");
+    proxy.assert_running();
+    proxy.stop();
 }

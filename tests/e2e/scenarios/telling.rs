@@ -5,7 +5,9 @@ use crate::World;
 use crate::proxy::metrics;
 use serde_json::json;
 use std::net::TcpListener;
-use test_support::cluster::objects::{service, slice};
+use test_support::cluster::Cluster;
+use test_support::cluster::objects::{cluster_ips, service, slice};
+use test_support::lab::Outcome;
 
 /// The value of a metric, by its name and labels as the page has them.
 fn value(page: &str, series: &str) -> Option<f64> {
@@ -46,14 +48,34 @@ pub fn events_tell_of_a_taken_port(world: &mut World) {
     object["spec"]["externalTrafficPolicy"] = json!("Local");
     object["spec"]["healthCheckNodePort"] = json!(30999);
     let made = cluster.apply(&object);
-    eventually(&true, || {
-        let events = cluster.get("/apis/events.k8s.io/v1/namespaces/default/events");
-        events["items"].as_array().expect("items").iter().any(|event| {
-            event["reason"] == "FailedToStartServiceHealthcheck"
-                && event["regarding"]["name"] == "checked"
-                && event["type"] == "Warning"
-        })
-    });
+    eventually(&true, || is_warned(cluster, "checked", "FailedToStartServiceHealthcheck"));
     drop(taken);
     cluster.delete(&made);
+}
+
+/// Whoever asks for an address that the API server has given to another Service does not get it, and is told.
+pub fn events_tell_of_a_taken_address(world: &mut World) {
+    world.need_proxy();
+    let World { lab, cluster, .. } = world;
+    let owner = cluster.apply(&service("owner"));
+    let vip = cluster_ips(&owner)[0];
+    let mut thief = service("thief");
+    thief["spec"]["externalIPs"] = json!([vip]);
+    let thief = cluster.apply(&thief);
+    let slices = [("owner", "a"), ("thief", "c")]
+        .map(|(name, pod)| cluster.apply(&slice(name, name, &[(lab.v4(pod), "node")])));
+    eventually(&true, || is_warned(cluster, "thief", "FrontendTaken"));
+    let reached = Outcome::reached("a", lab.v4("b"));
+    eventually(&reached, || lab.from("b").tcp((vip, 80)));
+    slices.iter().chain([&owner, &thief]).for_each(|object| cluster.delete(object));
+}
+
+/// Whether there is an Event of this reason about a Service.
+fn is_warned(cluster: &Cluster, service: &str, reason: &str) -> bool {
+    let events = cluster.get("/apis/events.k8s.io/v1/namespaces/default/events");
+    events["items"].as_array().expect("items").iter().any(|event| {
+        event["reason"] == reason
+            && event["regarding"]["name"] == service
+            && event["type"] == "Warning"
+    })
 }
