@@ -1,22 +1,28 @@
 //! The connection to the API server: credentials, rate limit, and what is measured of requests.
 //!
-//! Token files and in-cluster CA bundles are read again as they change (`kube` does that). When the
-//! server cannot be reached or refuses the credentials the whole kubeconfig is read again, so that
-//! replaced certificates, tokens and servers are picked up without a restart; watches notice nothing.
+//! `kube` reads kubeconfigs and runs exec plug-ins; the way to the server ([`proxy`]), TLS ([`tls`]) and HTTP
+//! ([`transport`]) are put together here, to mean what they mean for kube-proxy. Token files are read for every
+//! request. When the server cannot be reached or refuses the credentials everything is read again, so that
+//! replaced certificates, authorities and servers are picked up without a restart; watches notice nothing.
 
+mod proxy;
+mod tls;
+mod token;
+mod transport;
+
+use http::header::AUTHORIZATION;
 use http::{Request, Response, StatusCode};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use token::TokenFile;
 use tower::ServiceBuilder;
 
-/// A connection on which nothing has come for this long is taken for dead. On watches, servers send a
-/// bookmark every minute.
-const SILENCE: Duration = Duration::from_secs(150);
 /// The most requests that wait for the rate limit.
 const WAITING: usize = 64;
 
@@ -68,6 +74,14 @@ pub enum ConnectionError {
     InCluster(#[source] kube::config::InClusterError),
     #[error("the API server's address {url:?} is not a URL: {source}")]
     Master { url: String, source: http::uri::InvalidUri },
+    #[error("the way to the API server: {0}")]
+    Proxy(String),
+    #[error("the CA bundle for the API server holds no certificate that can be read: {0}")]
+    Authorities(#[source] openssl::error::ErrorStack),
+    #[error("cannot read the token for the API server from {path}: {source}")]
+    Token { path: PathBuf, source: io::Error },
+    #[error("cannot set up TLS with the API server: {0}")]
+    Tls(#[source] openssl::error::ErrorStack),
     #[error("cannot set up the client for the API server: {0}")]
     Client(#[source] kube::Error),
 }
@@ -118,6 +132,8 @@ struct Asked(Instant);
 #[derive(Clone)]
 struct Server {
     client: Client,
+    /// Where the credential is a token in a file.
+    token: Option<Arc<TokenFile>>,
     /// Host and port.
     host: Arc<str>,
 }
@@ -130,8 +146,11 @@ struct Link {
 }
 
 impl Link {
-    async fn send(self: Arc<Self>, request: Request<Body>) -> kube::Result<Response<Body>> {
-        let Server { client, host } = self.server.lock().expect("no holder panics").clone();
+    async fn send(self: Arc<Self>, mut request: Request<Body>) -> kube::Result<Response<Body>> {
+        let Server { client, token, host } = self.server.lock().expect("no holder panics").clone();
+        if let Some(token) = token {
+            request.headers_mut().insert(AUTHORIZATION, token.header());
+        }
         let method = request.method().clone();
         let asked = request.extensions().get::<Asked>().map(|asked| asked.0);
         let sent = Instant::now();
@@ -161,50 +180,41 @@ impl Link {
 
 impl Server {
     async fn open(options: &ConnectionOptions) -> Result<Server, ConnectionError> {
-        let mut config = match (&options.kubeconfig, &options.master) {
+        let (mut config, proxy_url) = match (&options.kubeconfig, &options.master) {
             (Some(path), _) => from_kubeconfig(path).await?,
-            (None, Some(_)) => Config::new(http::Uri::from_static("http://localhost")),
-            (None, None) => Config::incluster().map_err(ConnectionError::InCluster)?,
+            (None, Some(_)) => (Config::new(http::Uri::from_static("http://localhost")), None),
+            (None, None) => (Config::incluster().map_err(ConnectionError::InCluster)?, None),
         };
         if let Some(master) = &options.master {
             config.cluster_url = master_url(master, &config)?;
         }
-        // The watchers' own backoff is enough, and a request that is tried again is seen here.
-        config.default_retry = false;
-        config.read_timeout = Some(SILENCE);
-        config.reset_reader_on_write = true;
         let agent = concat!("kube-proxy/", env!("CARGO_PKG_VERSION"), " (linux)");
         let agent = http::HeaderValue::from_static(agent);
         config.headers.push((http::header::USER_AGENT, agent));
         let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
-        let client = Client::try_from(config).map_err(ConnectionError::Client)?;
-        Ok(Server { client, host: host.into() })
+        let token = TokenFile::take_from(&mut config.auth_info)?.map(Arc::new);
+        let client = transport::client(&config, proxy_url.as_deref())?;
+        Ok(Server { client, token, host: host.into() })
     }
 }
 
-async fn from_kubeconfig(path: &Path) -> Result<Config, ConnectionError> {
+/// What the current context of a file comes to, and the `proxy-url` of its cluster.
+async fn from_kubeconfig(path: &Path) -> Result<(Config, Option<String>), ConnectionError> {
     let fail = |source| ConnectionError::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(fail)?;
-    let ca_file = certificate_authority(&kubeconfig);
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    let proxy_url = proxy_url(&kubeconfig);
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(fail)?;
-    // Followed as it changes, like the in-cluster one.
-    config.root_cert_file = ca_file.filter(|_| config.root_cert.is_some());
-    Ok(config)
+    Ok((config, proxy_url))
 }
 
-/// The CA bundle's file of the current context's cluster, unless the bundle is in the kubeconfig.
-fn certificate_authority(kubeconfig: &Kubeconfig) -> Option<PathBuf> {
+fn proxy_url(kubeconfig: &Kubeconfig) -> Option<String> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|context| context.name == *current)?;
     let name = &context.context.as_ref()?.cluster;
     let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == *name)?;
-    let cluster = cluster.cluster.as_ref()?;
-    if cluster.certificate_authority_data.is_some() {
-        return None;
-    }
-    cluster.certificate_authority.as_ref().map(PathBuf::from)
+    cluster.cluster.as_ref()?.proxy_url.clone()
 }
 
 /// `--master` without a scheme means https where a CA is configured, else http, as client-go does.
@@ -262,7 +272,7 @@ mod tests {
             let answer = tower::service_fn(move |_: Request<Body>| async move {
                 Response::builder().status(code).body(Body::empty())
             });
-            Server { client: Client::new(answer, "default"), host: "one:1".into() }
+            Server { client: Client::new(answer, "default"), token: None, host: "one:1".into() }
         };
         let server = Mutex::new(answering(200));
         let link = Arc::new(Link { options, observer, server });
