@@ -32,6 +32,8 @@ pub enum DecodeError {
 /// The configuration as written, without defaults, and what is odd about the file.
 pub(super) fn decode(text: &str) -> Result<(KubeProxyConfiguration, Vec<String>), DecodeError> {
     let oddities = RefCell::new(Vec::new());
+    // As some editors write it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = serde_norway::Deserializer::from_str(text);
     let Some(document) = documents.next() else { return Err(DecodeError::NoObject) };
     let value = Tree { path: String::new(), oddities: &oddities }.deserialize(document)?;
@@ -228,6 +230,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = serde_json::Map::new();
         let mut seen = std::collections::HashSet::new();
+        let mut merged = Vec::new();
         while let Some(key) = entries.next_key_seed(self.child("(key)"))? {
             let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
             let child = self.child(&key);
@@ -236,12 +239,37 @@ impl<'de> Visitor<'de> for Tree<'_> {
                 self.oddities.borrow_mut().push(oddity);
             }
             match entries.next_value_seed(child)? {
-                Value::Null => map.remove(&key),
-                value => map.insert(key, value),
-            };
+                value if key == MERGE => {
+                    merged = fields_to_merge(value).map_err(A::Error::custom)?
+                }
+                Value::Null => drop(map.remove(&key)),
+                value => drop(map.insert(key, value)),
+            }
         }
+        // What stands here goes before what is merged in, wherever the key stands.
+        merged.retain(|(key, _)| seen.insert(key.clone()));
+        map.extend(merged);
         Ok(Value::Object(map))
     }
+}
+
+/// The key whose value is the fields of another section (<https://yaml.org/type/merge.html>).
+const MERGE: &str = "<<";
+
+/// The fields of a section, or of several, of which the first one goes before the others.
+fn fields_to_merge(value: Value) -> Result<Vec<(String, Value)>, &'static str> {
+    let sections = match value {
+        Value::Array(sections) => sections,
+        section => vec![section],
+    };
+    let mut fields = Vec::new();
+    for section in sections {
+        let Value::Object(section) = section else {
+            return Err("<< wants a section or a list of sections");
+        };
+        fields.extend(section);
+    }
+    Ok(fields)
 }
 
 #[cfg(test)]

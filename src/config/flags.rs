@@ -10,6 +10,8 @@
 //! tells which it is: one that starts with a slash is a place in the document, so that a file
 //! decides instead of it.
 
+mod dropped;
+
 use super::document::{KubeProxyConfiguration, VModuleItem};
 use super::flag_values::{GateSettings, dashed, gate_settings, go_bool};
 use super::headings::{ACTIONS, API, BOOL, NODE, SOURCE, TRAFFIC, WITHOUT_EFFECT};
@@ -143,7 +145,8 @@ impl Flags {
     ) -> Result<Flags, clap::Error> {
         let arguments = arguments.into_iter().map(|argument| dashed(argument.into()));
         let mut cli = Flags::cli();
-        let matches = cli.try_get_matches_from_mut(arguments)?;
+        let matches = cli.try_get_matches_from_mut(arguments);
+        let matches = matches.map_err(|error| dropped::explain(error, &mut cli))?;
         let mut flags = Flags::default();
         flags.update_from_arg_matches(&matches)?;
         let is_given = |arg: &&Arg| {

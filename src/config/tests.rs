@@ -1,5 +1,6 @@
 //! The specification of flags and file together: defaults, precedence, checks, printing.
 
+mod clusters;
 mod mistakes;
 mod printing;
 

@@ -26,6 +26,20 @@ fn values_stand_behind_a_blank_or_an_equals_sign() {
 }
 
 #[test]
+fn a_flag_that_is_gone_is_said_to_be_gone() {
+    for (line, expected) in [
+        ("--logtostderr", "--logtostderr is gone from kube-proxy: logs go to"),
+        ("--log_dir=/x", "--log-dir is gone from kube-proxy: logs go to"),
+        ("--cleanup-ipvs=false", "gone from kube-proxy: use --cleanup, and leave it out"),
+        ("-v2 --udp-timeout 3s", "--udp-timeout is gone"),
+        ("--bind-adress=::", "'--bind-address'"),
+    ] {
+        let error = read(line).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+}
+
+#[test]
 fn booleans_take_no_separate_value() {
     for (line, expected) in [
         ("", None),
