@@ -13,6 +13,7 @@ use crate::model::Change;
 use foldhash::fast::{FixedState, RandomState};
 use futures::{FutureExt, StreamExt};
 use hashbrown::HashMap;
+use kube::core::Status;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::InitialListStrategy::ListWatch;
 use kube::runtime::watcher::{Config, DefaultBackoff, Error, Event, watcher};
@@ -202,8 +203,23 @@ fn refusal(error: &Error) -> u16 {
     }
 }
 
-/// An error with all its causes: the top one alone says only "client error (Connect)".
+/// An error with all its causes: the top one alone says only "client error (Connect)". Of what a server refuses, its
+/// words.
 fn chain(error: &Error) -> String {
+    let said = |status: &Status| match status.code {
+        0 => format!("{:?} ({})", status.message, status.reason),
+        code => format!("{:?} ({code} {})", status.message, status.reason),
+    };
+    match error {
+        Error::InitialListFailed(kube::Error::Api(status)) => {
+            return format!("the server refuses the list: {}", said(status));
+        }
+        Error::WatchStartFailed(kube::Error::Api(status)) => {
+            return format!("the server refuses the watch: {}", said(status));
+        }
+        Error::WatchError(status) => return format!("the server ends the watch: {}", said(status)),
+        _ => {}
+    }
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |error| (*error).source()) {
         let cause = cause.to_string();

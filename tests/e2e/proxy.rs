@@ -77,6 +77,9 @@ impl Proxy {
                 true => Command::new(program),
                 false => confined(container, program),
             };
+            // As kubeadm copies them from where it ran. The proxy does not exist.
+            command.env("HTTPS_PROXY", "http://192.0.2.1:3128");
+            command.env("NO_PROXY", format!(".svc,{}", cluster.host()));
             for word in words {
                 let word = word.as_str().expect("text").replace("$(NODE_NAME)", node);
                 command.arg(place(&word));

@@ -6,6 +6,7 @@
 //! replaced certificates, authorities and servers are picked up without a restart; watches notice nothing.
 
 mod proxy;
+mod refusal;
 mod tls;
 mod token;
 mod transport;
@@ -166,7 +167,10 @@ impl Link {
         if code.is_none_or(|code| code == StatusCode::UNAUTHORIZED) {
             self.renew().await;
         }
-        response
+        match response {
+            Ok(response) => Ok(refusal::with_status(response).await),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads the configuration again for the next request; the old client stays when that fails.

@@ -3,9 +3,10 @@
 use super::eventually;
 use crate::World;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 use test_support::cluster::objects::{cluster_ips, service, slice};
-use test_support::lab::{Load, Outcome};
+use test_support::lab::{Load, Machine, Outcome};
 
 /// Makes a Service with one endpoint and returns its address.
 fn serve(world: &World, name: &str, pod: &str) -> (IpAddr, u16) {
@@ -81,4 +82,50 @@ pub fn an_expired_watch_is_listed_again(world: &mut World) {
     for name in ["kept", "changed", "created"] {
         remove(world, name);
     }
+}
+
+/// A balancer forgets the connection: nothing comes on it any more, and nothing tells. It is noticed in some 40 s.
+pub fn a_silent_connection_is_noticed(world: &mut World) {
+    world.need_proxy();
+    let vip = serve(world, "silent", "a");
+    let World { lab, cluster, .. } = world;
+    let reached = |pod: &str| Outcome::reached(pod, lab.v4("b"));
+    eventually(&reached("a"), || lab.from("b").tcp(vip));
+    let url = cluster.url();
+    let port = url.rsplit_once(':').expect("a port").1;
+    let run = |machine: &Machine, program: &str, arguments: &[&str]| {
+        let output = machine.namespace.run(|| Command::new(program).args(arguments).output());
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(output.status.success(), "{program}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let filter = format!("dport = :{port}");
+    let sockets = run(lab.node(), "ss", &["-tnH", "state", "established", &filter]);
+    let own = sockets.lines().filter_map(|line| line.split_whitespace().nth(2)?.rsplit_once(':'));
+    let ports: Vec<&str> = own.map(|(_, port)| port).collect();
+    assert!(!ports.is_empty(), "no connection: {sockets}");
+    let ports = ports.join(", ");
+    let rules = format!(
+        "table inet silent {{
+            chain input {{
+                type filter hook input priority 0
+                tcp dport {port} tcp sport {{ {ports} }} drop
+            }}
+            chain output {{
+                type filter hook output priority 0
+                tcp sport {port} tcp dport {{ {ports} }} drop
+            }}
+        }}"
+    );
+    let api = lab.machine("api");
+    run(api, "nft", &[&rules]);
+    let start = Instant::now();
+    cluster.apply(&slice("silent", "silent", &[(lab.v4("c"), "remote")]));
+    while lab.from("b").tcp(vip) != reached("c") {
+        assert!(start.elapsed() < Duration::from_secs(90), "not noticed");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("a silent connection was noticed after {:.1?}", start.elapsed());
+    run(api, "nft", &["delete table inet silent"]);
+    remove(world, "silent");
 }

@@ -39,6 +39,7 @@ pub const ALL: &[Scenario] = &[
         migration::iptables_to_and_fro_loses_nothing,
     ),
     ("the_api_server_may_go_away", api_server::may_go_away),
+    ("a_silent_connection_is_noticed", api_server::a_silent_connection_is_noticed),
     ("an_expired_watch_is_listed_again", api_server::an_expired_watch_is_listed_again),
     ("a_thousand_services_at_once", burst::a_thousand_services_at_once),
 ];

@@ -80,6 +80,13 @@ impl Cluster {
     }
 
     /// File with the CA certificate of the API server.
+    /// Its host alone.
+    pub fn host(&self) -> String {
+        let url = self.url();
+        let host = url.trim_start_matches("https://");
+        host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']).to_owned()
+    }
+
     pub fn ca_file(&self) -> PathBuf {
         self.directory().join("certificates/apiserver.crt")
     }
