@@ -141,6 +141,8 @@ impl<K: Kernel> Engine<K> {
     /// Finds out what the kernel has. Says why the table has to be written from nothing, if so.
     pub(super) fn look(&mut self) -> Result<Option<Rebuild>, Error> {
         let is_first = self.looks.known == Known::Nothing;
+        // Until it has succeeded: what was looked at in part is believed in part.
+        self.looks.doubt();
         let rebuilt = match self.stand()? {
             There::Nothing => self.nothing_there(),
             There::Other => self.replace()?,
