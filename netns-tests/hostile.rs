@@ -4,6 +4,7 @@
 use crate::scenario::{at, lab};
 use nft_table::Family;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use test_support::lab::{Lab, Load, Outcome, cluster_ip};
 use test_support::proxy::{Manifests, Program, endpoints, objects, service};
@@ -27,10 +28,13 @@ fn addresses(count: u32) -> Value {
     (0..count).map(|n| std::net::Ipv4Addr::from(0xcb00_7200 + n).to_string()).collect()
 }
 
-/// A Service in the namespace of the hostile, whose endpoints have all its ports.
+/// A Service in the namespace of the hostile, whose endpoints have all its ports; with an address of its own, as the API
+/// server gives it.
 fn hostile(lab: &Lab, name: &str, ports: Value) -> (Value, Value) {
+    static LAST: AtomicU8 = AtomicU8::new(100);
+    let ip = LAST.fetch_add(1, Ordering::Relaxed);
     let [mut service]: [Value; 1] =
-        objects![service(&format!("hostile/{name}")).only(Family::V4).cluster_ip(66).tcp(1)]
+        objects![service(&format!("hostile/{name}")).only(Family::V4).cluster_ip(ip).tcp(1)]
             .try_into()
             .expect("one object");
     let of_slice: Vec<Value> = ports
@@ -130,7 +134,7 @@ fn a_neighbour_harms_nobody() {
     let (report, ()) = Load::during(&client, &vip, 1, |load| {
         for (name, hostile) in cases(&lab) {
             manifests.apply(hostile.clone());
-            let pods = || ["c", "b"].into_iter().cycle().take(UPDATES);
+            let pods = || ["b", "c"].into_iter().cycle().take(UPDATES);
             let beside: Vec<Duration> =
                 pods().map(|pod| update(&lab, &mut program, &manifests, pod)).collect();
             let changing: Vec<Duration> = pods()
@@ -145,6 +149,9 @@ fn a_neighbour_harms_nobody() {
             assert!(program.get(10256, "/livez").starts_with("HTTP/1.1 200"), "{name}");
             load.wait_for(1);
             manifests.delete(hostile);
+            for pod in ["b", "c"] {
+                updates.push(update(&lab, &mut program, &manifests, pod));
+            }
         }
     });
     updates.sort_unstable();

@@ -12,7 +12,7 @@ pub const FRONTENDS: usize = 10_000;
 
 /// Source ranges of a Service at most, counted for each of the frontends that they are for. The kernel copies all
 /// ranges of a family with every change of one (`nft_pipapo_commit`).
-pub const RANGES: usize = 4_096;
+pub const RANGES: usize = 2_048;
 
 /// Ports with session affinity at most. For each of them the kernel sets a megabyte aside, for the clients to come.
 pub const AFFINITY_PORTS: usize = 64;

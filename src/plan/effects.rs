@@ -1,6 +1,6 @@
 //! What follows from the plan outside the table, once it is committed.
 
-use super::{Backend, Frontend, PortPlan, Route};
+use super::{Backend, Frontend, PortPlan, Route, ports};
 use crate::model::{ObjectName, Protocol, Service};
 use hashbrown::HashSet;
 use nft_table::Family;
@@ -78,15 +78,15 @@ impl Effects {
         plans: &[PortPlan],
     ) {
         self.note_udp(before, plans);
-        for old in before {
-            self.count(old, -1);
-            if old.protocol == Protocol::Tcp && old.find_same(plans).is_none() {
-                self.put_localhost((name.clone(), old.name.clone(), old.family), None);
+        for (old, new) in ports::pairs(before, plans) {
+            if let Some(old) = old {
+                self.count(old, -1);
+                if old.protocol == Protocol::Tcp && new.is_none() {
+                    self.put_localhost((name.clone(), old.name.clone(), old.family), None);
+                }
             }
-        }
-        for new in plans {
+            let Some(new) = new else { continue };
             self.count(new, 1);
-            let old = new.find_same(before);
             if new.protocol == Protocol::Udp && old != Some(new) {
                 let known = |frontend| {
                     old.is_some_and(|old| {

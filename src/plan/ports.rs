@@ -6,6 +6,7 @@ use super::select::{Backend, Selection, Wanted};
 use crate::model::{Protocol, Service, ServicePort};
 use ipnet::IpNet;
 use nft_table::Family;
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -131,6 +132,25 @@ impl PortPlan {
     pub fn find_same<'a>(&self, plans: &'a [PortPlan]) -> Option<&'a PortPlan> {
         find_port(plans, self.key())
     }
+}
+
+/// The ports of two plans of a Service, each with the same one of the other plan where there is one.
+pub fn pairs<'o, 'n>(
+    old: &'o [PortPlan],
+    new: &'n [PortPlan],
+) -> impl Iterator<Item = (Option<&'o PortPlan>, Option<&'n PortPlan>)> {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (old.peek(), new.peek()) {
+            (Some(one), Some(other)) => one.key().cmp(&other.key()),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return None,
+        };
+        let one = if order.is_le() { old.next() } else { None };
+        let other = if order.is_ge() { new.next() } else { None };
+        Some((one, other))
+    })
 }
 
 /// The plan of a port among those of a Service.

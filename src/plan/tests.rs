@@ -7,7 +7,7 @@ use super::*;
 use crate::model::*;
 use nft_table::{Family, Key, Value};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,6 +253,51 @@ proptest! {
         }
     }
 
+    /// What is served before and after is served in between, and new changes may come at any time.
+    #[test]
+    fn however_little_a_turn_does_it_comes_to_the_same(
+        batches in prop::collection::vec(
+            (prop::collection::vec(change(), 1..6), 1usize..24, prop::option::of(0usize..4)), 1..20)
+    ) {
+        let (mut planner, mut objects) = (planner(), Objects::default());
+        for (batch, work, turns) in batches {
+            planner.set_work(work);
+            let is_quiet = !planner.has_postponed();
+            let before = frontends(&planner);
+            for change in batch {
+                objects.apply(&change);
+                planner.apply(change);
+            }
+            let mut between = Vec::new();
+            for _ in 0..turns.map_or(usize::MAX, |turns| turns + 1) {
+                planner.plan();
+                planner.remove_emptied();
+                planner.committed();
+                assert_no_dangling_references(planner.table());
+                assert_sets_have_elements(&planner);
+                if !planner.has_postponed() {
+                    break;
+                }
+                between.push(frontends(&planner));
+            }
+            if planner.has_postponed() {
+                continue;
+            }
+            while planner.has_unused() {
+                planner.delete_unused();
+            }
+            let whole = objects.plan();
+            prop_assert_eq!(normal(planner.table()), normal(whole.table()));
+            if is_quiet {
+                let after = frontends(&planner);
+                for between in between {
+                    let lost: Vec<_> = before.intersection(&after).filter(|f| !between.contains(*f)).collect();
+                    prop_assert!(lost.is_empty(), "{:?}", lost);
+                }
+            }
+        }
+    }
+
     #[test]
     fn an_object_less_changes_nothing_for_others(
         changes in prop::collection::vec(change(), 1..40),
@@ -278,6 +323,16 @@ proptest! {
             }
         }
     }
+}
+
+/// What clients can connect to.
+fn frontends(planner: &Planner) -> HashSet<(Arc<str>, Key)> {
+    let is_map = |set: &nft_table::Set| set.data == nft_table::SetData::Verdict;
+    let maps = planner.table().sets().filter(|(_, set)| is_map(set));
+    let keys = maps.flat_map(|(id, set)| {
+        planner.table().elements(id).map(|(key, _)| (set.name.clone(), key.clone()))
+    });
+    keys.collect()
 }
 
 /// The elements that belong to a single Service.

@@ -194,6 +194,10 @@ impl<K: Kernel> Loop<K> {
                 self.pace.succeeded(Instant::now());
                 self.waits_for = None;
                 self.succeeded(committed, start.elapsed());
+                if self.engine.has_postponed() {
+                    // What has come meanwhile goes into the next transaction as well.
+                    self.pace.repair(Instant::now());
+                }
             }
             Err(error @ Error::Superseded { .. }) => return Err(error),
             Err(error @ Error::Owned { .. }) => {
@@ -336,11 +340,16 @@ fn since(nanoseconds: i64) -> Option<Duration> {
 
 /// A line for every table that was compared as a whole; single changes are for debugging.
 fn log_commit(committed: &Committed, services: usize, took: Duration) {
-    let took = humantime::format_duration(Duration::from_micros(took.as_micros() as u64));
+    let shown =
+        |time: Duration| humantime::format_duration(Duration::from_micros(time.as_micros() as u64));
+    let took = shown(took);
     let operations = committed.operations;
     if committed.full {
         tracing::info!("{services} Services are in the kernel: {operations} operations in {took}");
     } else {
-        tracing::debug!("{operations} operations in {took}");
+        let [planning, writing] = [committed.planning, committed.writing].map(shown);
+        tracing::debug!(
+            "{operations} operations in {took}: planning {planning}, writing {writing}"
+        );
     }
 }

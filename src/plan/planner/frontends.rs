@@ -10,8 +10,8 @@ use hashbrown::HashSet;
 use nft_table::Family;
 use std::net::IpAddr;
 
-/// Slots of one Service at most, over all its frontends, for each list of endpoints: some 100 ms to write.
-const SLOTS: usize = 65_536;
+/// Slots of one Service at most, over all its frontends, for each list of endpoints: some 60 ms to write.
+pub(super) const SLOTS: usize = 32_768;
 
 /// Endpoints that are looked at for one Service at most, over all its ports.
 const CONSIDERED: usize = 4 * SLOTS;

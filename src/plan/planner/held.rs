@@ -108,6 +108,7 @@ impl Planner {
         entry.absent = absent;
         entry.claims_are_stale = true;
         self.changed.insert(service.clone());
+        self.at_once.insert(service.clone());
     }
 
     /// Exchanges the objects of a Service for the other versions.
@@ -119,6 +120,7 @@ impl Planner {
         entry.claims_are_stale = true;
         self.counts.endpoints += entry.endpoints();
         self.changed.insert(service.clone());
+        self.at_once.insert(service.clone());
     }
 
     /// The Services that a refusal may be about and that are not held: those that changed since the last commit, or all
@@ -143,7 +145,9 @@ impl Planner {
     /// The kernel has what is planned.
     pub fn committed(&mut self) {
         self.has_committed = true;
-        self.uncommitted = Default::default();
+        self.unconfirmed.clear();
+        // What is done in part is not what it was, nor what it is to be.
+        self.uncommitted.retain(|service, _| self.later.contains(service));
     }
 
     /// Keeps in the table what the kernel has of Services of which nothing else is known. To be called when the

@@ -5,6 +5,7 @@ mod earlier_run;
 mod frontends;
 mod held;
 mod owner;
+mod turns;
 mod write;
 
 use super::claims::{Claims, Reason};
@@ -12,7 +13,7 @@ use super::effects::Effects;
 use super::layout::{Bank, SetKind, SetName};
 use super::pods::Pods;
 use super::writer::{ChainNames, Writer};
-use super::{Backend, Frontend, Here, PortPlan, Settings, elements};
+use super::{Backend, Frontend, Here, PortPlan, Settings, elements, ports};
 use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
 use banks::Banks;
 use earlier_run::EarlierRun;
@@ -21,7 +22,7 @@ use hashbrown::{HashMap, HashSet};
 use held::Versions;
 use ipnet::IpNet;
 use nft_table::{Family, Key, Table};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Who of several Services that want a frontend has it; the operator is told once.
@@ -127,6 +128,14 @@ pub struct Planner {
     /// What the kernel has of Services that are held and absent.
     kept: BTreeMap<ObjectName, Vec<(SetName, Key)>>,
     has_committed: bool,
+    /// Changed Services that wait for a later turn, wholly or in part.
+    later: BTreeSet<ObjectName>,
+    /// Those of them that do not wait: what the table has of them is not what they had.
+    at_once: BTreeSet<ObjectName>,
+    /// Services planned since the last commit.
+    unconfirmed: BTreeSet<ObjectName>,
+    /// How much is planned in a turn, see [`turns`].
+    work: usize,
     earlier_run: EarlierRun,
     disputes: Vec<Dispute>,
     effects: Effects,
@@ -156,6 +165,10 @@ impl Planner {
             held: BTreeMap::new(),
             kept: BTreeMap::new(),
             has_committed: false,
+            later: BTreeSet::new(),
+            at_once: BTreeSet::new(),
+            unconfirmed: BTreeSet::new(),
+            work: turns::WORK,
             earlier_run: HashMap::new(),
             disputes: Vec::new(),
             effects: Effects::default(),
@@ -307,33 +320,33 @@ impl Planner {
         }
     }
 
-    /// Plans what changed since the last time; the table then holds what should be, and besides the sets that ceased to
+    /// Plans what changed since the last time, or as much of it as a turn may have ([`Planner::has_postponed`]); the
+    /// table then holds what should be, and besides the sets that ceased to
     /// have elements ([`Planner::remove_emptied`]).
     pub fn plan(&mut self) {
         let mut changed: Vec<ObjectName> = std::mem::take(&mut self.changed).into_iter().collect();
         changed.sort_unstable();
         self.claim(&mut changed);
-        let planned: Vec<(ObjectName, Vec<PortPlan>)> = changed
-            .into_iter()
-            .map(|name| {
-                let plans = self.plan_service(&name);
-                (name, plans)
-            })
-            .collect();
+        let planned = self.plan_turn(changed);
         // All that goes before all that comes: a frontend may move from one Service to another.
         let mut before = Vec::with_capacity(planned.len());
         for (name, plans) in &planned {
             let entry = self.services.get_mut(name);
             let old = entry.map(|entry| std::mem::take(&mut entry.plans)).unwrap_or_default();
-            for port in &old {
+            for (old, new) in ports::pairs(&old, plans) {
+                let Some(port) = old else { continue };
                 self.banks.leave(port);
-                self.take_away(name, port, port.find_same(plans));
+                if has_changed(port, new) {
+                    self.take_away(name, port, new);
+                }
             }
             before.push(old);
         }
         for ((name, plans), before) in planned.into_iter().zip(before) {
-            for port in &plans {
-                self.put(&name, port.find_same(&before), port);
+            for (old, new) in ports::pairs(&before, &plans) {
+                if let Some(port) = new.filter(|port| has_changed(port, old)) {
+                    self.put(&name, old, port);
+                }
             }
             let Some(entry) = self.services.get_mut(&name) else { continue };
             self.effects.note(&name, entry.active(), &before, &plans);
@@ -342,7 +355,8 @@ impl Planner {
             self.counts.services -= usize::from(std::mem::replace(&mut entry.counted, is_served));
             entry.plans = plans;
             self.note_health_check(&name);
-            if self.services[&name].is_gone() {
+            // Some of its ports may be left for a later turn.
+            if self.services[&name].is_gone() && self.services[&name].plans.is_empty() {
                 self.services.remove(&name);
             }
         }
@@ -401,4 +415,9 @@ impl Planner {
     pub fn effects(&mut self) -> &mut Effects {
         &mut self.effects
     }
+}
+
+/// Whether the elements of a port may be others. What session affinity has depends on more than the plan.
+fn has_changed(port: &PortPlan, same: Option<&PortPlan>) -> bool {
+    same != Some(port) || port.affinity.is_some()
 }

@@ -335,6 +335,16 @@ impl<K: Kernel> Engine<K> {
         !released.is_empty()
     }
 
+    /// Plans so many frontends and slots for a sync ([`Planner::set_work`]).
+    pub fn set_work(&mut self, work: usize) {
+        self.planner.set_work(work);
+    }
+
+    /// Whether changes were left for the next sync, because they are too many for one.
+    pub fn has_postponed(&self) -> bool {
+        self.planner.has_postponed()
+    }
+
     /// Whether there are chains or sets that nothing leads to any more.
     pub fn has_unused(&self) -> bool {
         self.looks.is_sure() && self.planner.has_unused()

@@ -1,0 +1,192 @@
+//! What is planned in one turn. A transaction takes as long as it is large, and whatever changes meanwhile waits for its
+//! end. So what is large is done in several, port by port, and what is small goes first: whoever makes a large Service
+//! waits for it, and nobody else.
+//!
+//! A port goes from what it had to what it is to have in one turn. Where one port gives a frontend up and another one gets
+//! it, be it of another Service, that is one turn as well: such Services are planned together, and whole.
+
+use super::frontends::SLOTS;
+use super::{Entry, Planner};
+use crate::model::ObjectName;
+use crate::plan::{Frontend, PortPlan, ports};
+use hashbrown::{HashMap, HashSet};
+
+/// The frontends and slots that are planned in a turn, of what was and what is to be; some 20 ms of work.
+pub(super) const WORK: usize = 8_192;
+
+/// A Service with what its ports are to have.
+pub(super) type Planned = (ObjectName, Vec<PortPlan>);
+
+impl Planner {
+    /// Whether something was left for a later turn, which is due at once.
+    pub fn has_postponed(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// Plans so many frontends and slots in a turn.
+    pub fn set_work(&mut self, work: usize) {
+        self.work = work.max(1);
+    }
+
+    /// What is to be planned of these and of those that earlier turns have left; of the last one maybe only some ports.
+    pub(super) fn plan_turn(&mut self, changed: Vec<ObjectName>) -> Vec<Planned> {
+        self.later.extend(changed);
+        // What was planned for them last is not what the kernel has, and is out of date.
+        self.at_once.extend(self.unconfirmed.intersection(&self.later).cloned());
+        let mut waiting: Vec<(usize, ObjectName)> =
+            self.later.iter().map(|name| (self.estimate(name), name.clone())).collect();
+        let all: usize = waiting.iter().map(|(work, _)| work).sum();
+        // The first commit is one: without it there is nothing.
+        if all <= self.work || !self.has_committed {
+            self.at_once.clear();
+            let all = std::mem::take(&mut self.later).into_iter();
+            return all.map(|name| self.planned(name)).collect();
+        }
+        waiting.sort_unstable();
+        let mut left = self.work;
+        let mut chosen = Vec::new();
+        for name in std::mem::take(&mut self.at_once) {
+            self.later.remove(&name);
+            chosen.push(self.planned(name));
+        }
+        let mut large = None;
+        for (work, name) in waiting {
+            if !self.later.contains(&name) {
+                continue;
+            }
+            if work > left {
+                large = Some(name);
+                break;
+            }
+            left -= work;
+            self.later.remove(&name);
+            chosen.push(self.planned(name));
+        }
+        let small = chosen.len();
+        if let Some(name) = large {
+            self.later.remove(&name);
+            chosen.push(self.planned(name));
+        }
+        let is_alone = self.join(&mut chosen);
+        if small < chosen.len() && is_alone {
+            // However much else there is, it gets on.
+            let room = left.max(self.work / 4);
+            if self.leave_ports(&mut chosen[small], room) {
+                self.later.insert(chosen[small].0.clone());
+            }
+        }
+        chosen
+    }
+
+    fn planned(&mut self, name: ObjectName) -> Planned {
+        let plans = self.plan_service(&name);
+        self.unconfirmed.insert(name.clone());
+        (name, plans)
+    }
+
+    /// Adds the Services that give these a frontend or get one from them. Whether there were none, and the last one gives
+    /// none of its frontends to another of its ports.
+    fn join(&mut self, chosen: &mut Vec<Planned>) -> bool {
+        let mut had: HashMap<Frontend, ObjectName> = HashMap::new();
+        for name in &self.later {
+            let old = plans_of(self.services.get(name));
+            let frontends = old.iter().flat_map(|port| &port.frontends);
+            had.extend(frontends.map(|planned| (planned.frontend, name.clone())));
+        }
+        let (first, mut next) = (chosen.len(), 0);
+        let mut last_moves = false;
+        while let Some((name, plans)) = chosen.get(next) {
+            next += 1;
+            let wanted = plans.iter().flat_map(|port| &port.frontends);
+            let mut others: HashSet<ObjectName> =
+                wanted.filter_map(|planned| had.get(&planned.frontend).cloned()).collect();
+            let given_up = given_up(plans_of(self.services.get(name)), plans);
+            let heirs = given_up.iter().filter_map(|frontend| self.claims.owner(frontend));
+            others.extend(heirs.filter(|heir| self.later.contains(*heir)).cloned());
+            if next == first {
+                let has = |f: &Frontend| plans.iter().any(|port| port.find(f).is_some());
+                let heir = |f: &Frontend| self.claims.owner(f).is_some_and(|heir| heir != name);
+                last_moves = given_up.iter().any(|frontend| has(frontend) || heir(frontend));
+                let others = &chosen[..next - 1];
+                let given: HashSet<Frontend> = others
+                    .iter()
+                    .flat_map(|(name, plans)| {
+                        self::given_up(plans_of(self.services.get(name)), plans)
+                    })
+                    .collect();
+                last_moves |= plans
+                    .iter()
+                    .flat_map(|port| &port.frontends)
+                    .any(|planned| given.contains(&planned.frontend));
+            }
+            for name in others {
+                if self.later.remove(&name) {
+                    let planned = self.planned(name);
+                    chosen.push(planned);
+                }
+            }
+        }
+        chosen.len() == first && !last_moves
+    }
+
+    /// Leaves those ports as they are for which there is no room; whether there are any. One is always done.
+    fn leave_ports(&mut self, (name, plans): &mut Planned, mut room: usize) -> bool {
+        let old = plans_of(self.services.get(name));
+        let (mut is_first, mut are_left) = (true, false);
+        let mut is_done = |old: Option<&PortPlan>, new: Option<&PortPlan>| {
+            if old == new {
+                return true;
+            }
+            let work: usize = old.into_iter().chain(new).map(weight).sum();
+            let fits = work <= room || is_first;
+            room = if fits { room.saturating_sub(work) } else { 0 };
+            is_first = false;
+            are_left |= !fits;
+            fits
+        };
+        let decided: Vec<(Option<&PortPlan>, bool, bool)> = ports::pairs(old, plans)
+            .map(|(old, new)| (old, new.is_some(), is_done(old, new)))
+            .collect();
+        let mut new = std::mem::take(plans).into_iter();
+        for (old, has_new, is_done) in decided {
+            let new = if has_new { new.next() } else { None };
+            if is_done {
+                plans.extend(new);
+                continue;
+            }
+            new.iter().for_each(|port| self.banks.leave(port));
+            old.into_iter().for_each(|port| self.banks.enter(port));
+            plans.extend(old.cloned());
+        }
+        are_left
+    }
+
+    /// About how much work it is to plan a Service.
+    fn estimate(&self, name: &ObjectName) -> usize {
+        let Some(entry) = self.services.get(name) else { return 0 };
+        let old: usize = entry.plans.iter().map(weight).sum();
+        let frontends = entry.claims.as_ref().map_or(0, |(_, claims)| claims.len());
+        let endpoints = entry.slices.iter().map(|slice| slice.endpoints.len()).max().unwrap_or(0);
+        old + frontends + (frontends * endpoints).min(SLOTS)
+    }
+}
+
+fn plans_of(entry: Option<&Entry>) -> &[PortPlan] {
+    entry.map(|entry| &entry.plans[..]).unwrap_or_default()
+}
+
+/// The frontends that ports had and will not have.
+fn given_up(old: &[PortPlan], new: &[PortPlan]) -> Vec<Frontend> {
+    let mut given_up = Vec::new();
+    for (port, same) in ports::pairs(old, new) {
+        let frontends = port.into_iter().flat_map(|port| &port.frontends);
+        let frontends = frontends.map(|planned| planned.frontend);
+        given_up.extend(frontends.filter(|f| same.is_none_or(|same| same.find(f).is_none())));
+    }
+    given_up
+}
+
+/// The frontends and slots of a port.
+fn weight(port: &PortPlan) -> usize {
+    port.frontends.len() * (1 + port.cluster.len().max(port.local.len()))
+}
