@@ -125,7 +125,7 @@ fn a_neighbour_harms_nobody() {
     let manifests = Manifests::new();
     manifests.apply(objects![
         service("victim").cluster_ip(10).tcp(80).created("2024-01-01T00:00:00Z"),
-        endpoints("victim").tcp().on(&lab, &["b"]),
+        endpoints("victim").tcp().on(&lab, &["c"]),
     ]);
     let mut program = Program::start(&lab, &manifests, None);
     let vip = at(cluster_ip(10, Family::V4), 80).to_string();

@@ -58,9 +58,13 @@ impl Planner {
                 large = Some(name);
                 break;
             }
-            left -= work;
             self.later.remove(&name);
-            chosen.push(self.planned(name));
+            let planned = self.planned(name);
+            // All Services change with the node's zone, and most of them stay what they are.
+            if planned.1 != plans_of(self.services.get(&planned.0)) {
+                left -= work;
+            }
+            chosen.push(planned);
         }
         let small = chosen.len();
         if let Some(name) = large {
