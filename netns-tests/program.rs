@@ -4,9 +4,10 @@ use crate::scenario::{at, lab};
 use nft_table::Family;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 use test_support::lab::{Lab, Outcome, cluster_ip};
-use test_support::proxy::{Manifests, Program, endpoints, objects, service};
+use test_support::proxy::{Manifests, Program, endpoints, objects, program, service};
 
 /// A Service with one pod.
 fn web(lab: &Lab) -> Vec<Value> {
@@ -302,4 +303,46 @@ fn nobody_has_to_read_its_log() {
     program.wait_until(|_| lab.from("b").tcp(vip).endpoint() == "a");
     program.signal(Signal::SIGTERM);
     assert!(program.wait(SOON).is_some_and(|status| status.success()));
+}
+
+/// Where the kernel watches no more files, because others use up what a user may have, changes are found all the same.
+#[test]
+fn without_inotify_changes_are_found() {
+    if lab().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = directory.path().join(".log");
+    // In namespaces of its own, for the limit is one of the whole user.
+    let script =
+        "ip link set lo up; echo 0 > /proc/sys/user/max_inotify_instances; exec \"$0\" \"$@\"";
+    let mut child = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--kill-child", "--fork", "sh", "-c", script])
+        .arg(program())
+        .args(["--conntrack-max-per-core=0", "--hostname-override=node", "-v=4", "--manifests"])
+        .arg(directory.path())
+        .stderr(std::fs::File::create(&log).expect("a log"))
+        .spawn()
+        .expect("unshare of util-linux");
+    let mut wait_for = |text: &str| {
+        let start = Instant::now();
+        loop {
+            let log = std::fs::read_to_string(&log).expect("the log");
+            if log.contains(text) {
+                return;
+            }
+            let ended = child.try_wait().expect("wait");
+            assert!(ended.is_none() && start.elapsed() < Duration::from_secs(30), "{text}:\n{log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait_for("the kernel watches no more files");
+    wait_for("0 Services are in the kernel");
+    let [service]: [Value; 1] =
+        objects![service("late").cluster_ip(1).tcp(80)].try_into().expect("one object");
+    std::fs::write(directory.path().join("late.json"), service.to_string()).expect("written");
+    // Of the second commit alone it is said how long planning took.
+    wait_for(": planning ");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
 }

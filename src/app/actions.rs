@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Source};
 use crate::kernel::nft::{Kernel, Nft, describe_owner};
-use crate::kernel::sysctl::{ConntrackSettings, Sysctl, conntrack_max};
+use crate::kernel::sysctl::{ConntrackSettings, Sysctl, SysctlError, conntrack_max};
 use crate::kernel::{conntrack, leftovers};
 use crate::plan::layout::{INTERIM, TABLE};
 use crate::sync::delete_table;
@@ -12,6 +12,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// What needs more privileges than serving (`--init-only` stops after it): loads kernel modules and
 /// makes kernel settings.
 pub fn init(config: &Config) -> anyhow::Result<()> {
+    check_kernel()?;
+    match set_conntrack(config) {
+        // A single host is often a container or a namespace that may not change them.
+        Err(error) if matches!(config.source, Source::Manifests(_)) => tracing::warn!("{error}"),
+        result => result?,
+    }
+    Ok(())
+}
+
+/// Loads kernel modules, and finds out whether the kernel has what is needed.
+fn check_kernel() -> anyhow::Result<()> {
     let missing = Nft::open()
         .and_then(|mut kernel| kernel.missing_features())
         .context("cannot find out what the kernel's nftables can do")?;
@@ -22,20 +33,24 @@ pub fn init(config: &Config) -> anyhow::Result<()> {
     if let Err(error) = conntrack::probe() {
         tracing::warn!("{error}");
     }
-    let sysctl = Sysctl::system();
-    let settings = conntrack_settings(config, sysctl.cpus());
-    match (sysctl.set_conntrack(&settings), &config.source) {
-        (Ok(()), _) => {}
-        // A single host is often a container or a namespace that may not change them.
-        (Err(error), Source::Manifests(_)) => tracing::warn!("{error}"),
-        (Err(error), _) => return Err(error.into()),
-    }
     Ok(())
+}
+
+fn set_conntrack(config: &Config) -> Result<(), SysctlError> {
+    let sysctl = Sysctl::system();
+    sysctl.set_conntrack(&conntrack_settings(config, sysctl.cpus()))
 }
 
 /// All that is done before serving.
 pub fn prepare(config: &Config) -> anyhow::Result<()> {
-    init(config)?;
+    check_kernel()?;
+    match set_conntrack(config) {
+        // Whoever may not change them has had them set by `--init-only`. That they are others by now is no reason not
+        // to serve.
+        Err(error) if error.is_forbidden() => tracing::warn!("{error}"),
+        Err(error) if matches!(config.source, Source::Manifests(_)) => tracing::warn!("{error}"),
+        result => result?,
+    }
     let score = config.document.oom_score_adj.unwrap_or_default();
     if let Err(error) = Sysctl::system().set_oom_score_adj(score) {
         tracing::warn!("{error}");

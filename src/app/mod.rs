@@ -140,8 +140,5 @@ fn watch_addresses(inputs: &Sender) -> anyhow::Result<AddressWatch> {
 /// starts it anew.
 async fn file_changed(config: &Config) -> anyhow::Error {
     let Some(file) = &config.file else { return pending().await };
-    match ConfigWatch::new(file.clone()) {
-        Ok(watch) => watch.changed().await.into(),
-        Err(error) => error.into(),
-    }
+    ConfigWatch::new(file.clone()).changed().await.into()
 }

@@ -73,8 +73,6 @@ pub enum ConfigError {
     HostName(io::Error),
     #[error("the node's name is empty: set --hostname-override or hostnameOverride to a name")]
     EmptyHostName,
-    #[error("cannot watch the configuration file {}: {error}", path.display())]
-    Watch { path: PathBuf, error: notify::Error },
     /// Not a failure: the reason to end, so that the next start reads the new content.
     #[error("the configuration file {} has changed; a restart makes it effective", path.display())]
     Changed { path: PathBuf },

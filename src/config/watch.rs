@@ -38,14 +38,15 @@ impl LoadedFile {
 /// Watches one file.
 pub struct ConfigWatch {
     file: LoadedFile,
-    watcher: RecommendedWatcher,
+    /// None where the kernel has none to give.
+    watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
     stirred: Arc<Notify>,
 }
 
 impl ConfigWatch {
-    /// Starts to watch a file that has been read.
-    pub fn new(file: LoadedFile) -> Result<ConfigWatch, ConfigError> {
+    /// Starts to watch a file that has been read. Where the kernel watches no more files it is read now and then.
+    pub fn new(file: LoadedFile) -> ConfigWatch {
         let stirred = Arc::new(Notify::new());
         let waker = Arc::clone(&stirred);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -55,20 +56,34 @@ impl ConfigWatch {
             }
             waker.notify_one();
         });
-        let watcher =
-            watcher.map_err(|error| ConfigError::Watch { path: file.path.clone(), error })?;
-        let mut watch = ConfigWatch { file, watcher, watched: BTreeSet::new(), stirred };
-        watch.follow()?;
-        Ok(watch)
+        let mut watch = ConfigWatch { file, watcher: None, watched: BTreeSet::new(), stirred };
+        match watcher {
+            Ok(watcher) => watch.watcher = Some(watcher),
+            Err(error) => watch.tell(&error),
+        }
+        if let Err(error) = watch.follow() {
+            watch.tell(&error);
+        }
+        watch
+    }
+
+    fn tell(&self, error: &notify::Error) {
+        tracing::warn!(
+            "the kernel does not watch {} ({error}; see fs.inotify.max_user_instances and max_user_watches): a \
+             change is noticed within {} s",
+            self.file.path.display(),
+            WITHOUT_EVENTS.as_secs()
+        );
     }
 
     /// Watches the directories that are on the way to the file now, and no others. On an error the
     /// rest is watched all the same, and what is not is tried again by the next call.
-    fn follow(&mut self) -> Result<(), ConfigError> {
+    fn follow(&mut self) -> notify::Result<()> {
+        let Some(watcher) = &mut self.watcher else { return Ok(()) };
         let directories = directories(&self.file.path);
         for gone in self.watched.difference(&directories) {
             // It may have been deleted, and its watch with it.
-            let _ = self.watcher.unwatch(gone);
+            let _ = watcher.unwatch(gone);
         }
         self.watched.retain(|directory| directories.contains(directory));
         let mut result = Ok(());
@@ -76,11 +91,9 @@ impl ConfigWatch {
             if self.watched.contains(&new) {
                 continue;
             }
-            match self.watcher.watch(&new, RecursiveMode::NonRecursive) {
+            match watcher.watch(&new, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.watched.insert(new)),
-                Err(error) => {
-                    result = Err(ConfigError::Watch { path: self.file.path.clone(), error });
-                }
+                Err(error) => result = Err(error),
             }
         }
         result

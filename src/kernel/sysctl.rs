@@ -42,6 +42,14 @@ pub struct SysctlError {
     pub source: io::Error,
 }
 
+impl SysctlError {
+    /// This process has no right to write it.
+    pub fn is_forbidden(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self.source.kind(), PermissionDenied | ReadOnlyFilesystem)
+    }
+}
+
 /// The likely cause, in words.
 fn hint(path: &Path, error: &io::Error) -> &'static str {
     let conntrack = path.to_string_lossy().contains("conntrack");

@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use store::Store;
 use tracing::{error, info};
-use watch::{Wanted, Watch};
+use watch::{BLIND, Wanted, Watch};
 
 /// The directory is looked at when no event has come for this long.
 const QUIET: Duration = Duration::from_millis(5);
@@ -59,13 +59,7 @@ const BATCH: usize = 16 << 20;
 pub enum Error {
     #[error("cannot read the manifests in {}: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
-    #[error(
-        "cannot watch for changes of manifests: {source} (is fs.inotify.max_user_instances reached?)"
-    )]
-    Inotify { source: notify::Error },
-    #[error(
-        "cannot watch {} for changes: {source} (is fs.inotify.max_user_watches reached?)", path.display()
-    )]
+    #[error("cannot watch {} for changes: {source}", path.display())]
     Watch { path: PathBuf, source: notify::Error },
     #[error("the watch for changes of manifests has ended")]
     Ended,
@@ -96,7 +90,7 @@ impl Source {
         let fail = |source| Error::Directory { path: path.to_owned(), source };
         let mut source = Source {
             directory: Directory::new(std::path::absolute(path).map_err(fail)?),
-            watch: Watch::new()?,
+            watch: Watch::new(),
             store: Store::new(node_name, options),
             missing: false,
         };
@@ -135,6 +129,7 @@ impl Source {
                 Some(deadline) if deadline <= now => return Ok(wanted),
                 Some(deadline) => Some(deadline.min(now + QUIET)),
                 None if self.missing => Some(now + MISSING),
+                None if self.watch.is_blind() => Some(now + BLIND),
                 None => self.watch.next_ripe(),
             };
             let event = match until {
@@ -151,7 +146,7 @@ impl Source {
                     }
                 }
                 Some(None) => return Err(Error::Ended),
-                None if self.missing => return Ok(Wanted::everything()),
+                None if self.missing || self.watch.is_blind() => return Ok(Wanted::everything()),
                 None => {
                     self.watch.ripe(&mut wanted);
                     if !wanted.is_nothing() {

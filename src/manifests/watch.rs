@@ -8,13 +8,13 @@ use super::Error;
 use super::directory::{Directory, Trail};
 use super::split::Format;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 
 /// A file that was created is looked at after this time even if it was neither written nor closed:
@@ -22,6 +22,8 @@ use tracing::warn;
 const CREATED: Duration = Duration::from_secs(1);
 /// A file that was written is looked at after this time even if it was not closed.
 const WRITTEN: Duration = Duration::from_secs(10);
+/// How often everything is looked at where nothing tells of changes.
+pub const BLIND: Duration = Duration::from_secs(2);
 /// A file that is gone is missed after this time; some editors move it away and write it anew.
 const GONE: Duration = Duration::from_millis(50);
 
@@ -50,8 +52,11 @@ impl Wanted {
 /// The watch over a directory of manifests.
 #[derive(Debug)]
 pub struct Watch {
-    watcher: RecommendedWatcher,
+    /// None where the kernel has none to give: then everything is looked at again and again.
+    watcher: Option<RecommendedWatcher>,
     pub events: UnboundedReceiver<notify::Result<Event>>,
+    /// Without it there would be an end of events where there is no watcher.
+    _sender: UnboundedSender<notify::Result<Event>>,
     /// The directory, without links.
     home: PathBuf,
     /// All directories that are watched.
@@ -68,25 +73,32 @@ pub struct Watch {
 
 impl Watch {
     /// Starts to watch nothing.
-    pub fn new() -> Result<Self, Error> {
+    pub fn new() -> Self {
         let (sender, events) = unbounded_channel();
+        let kept = sender.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.as_ref().map_or(true, is_relevant) {
                 // Nobody listens any more when the program ends.
                 let _ = sender.send(event);
             }
-        })
-        .map_err(|source| Error::Inotify { source })?;
-        Ok(Watch {
+        });
+        let watcher = watcher.map_err(|error| tell(&error)).ok();
+        Watch {
             watcher,
             events,
+            _sender: kept,
             home: PathBuf::new(),
             watched: HashSet::new(),
             approach: HashSet::new(),
             links: HashSet::new(),
             targets: HashMap::new(),
             deferred: BTreeMap::new(),
-        })
+        }
+    }
+
+    /// Whether nothing tells of changes.
+    pub fn is_blind(&self) -> bool {
+        self.watcher.is_none()
     }
 
     /// Watches the directory anew, since another one may be in its place.
@@ -241,17 +253,33 @@ impl Watch {
     }
 
     fn watch(&mut self, path: &Path) -> Result<(), Error> {
-        let watched = self.watcher.watch(path, RecursiveMode::NonRecursive);
-        watched.map_err(|source| Error::Watch { path: path.to_owned(), source })?;
+        if let Some(watcher) = &mut self.watcher
+            && let Err(source) = watcher.watch(path, RecursiveMode::NonRecursive)
+        {
+            if !matches!(source.kind, ErrorKind::MaxFilesWatch) {
+                return Err(Error::Watch { path: path.to_owned(), source });
+            }
+            tell(&source);
+            self.watcher = None;
+        }
         self.watched.insert(path.to_owned());
         Ok(())
     }
 
     /// Stops watching; the kernel has already done so if the directory is gone.
     fn unwatch(&mut self, path: &Path) {
-        let _ = self.watcher.unwatch(path);
+        let _ = self.watcher.as_mut().map(|watcher| watcher.unwatch(path));
         self.watched.remove(path);
     }
+}
+
+/// Says why nothing is watched.
+fn tell(error: &notify::Error) {
+    warn!(
+        "the kernel watches no more files ({error}; see fs.inotify.max_user_instances and max_user_watches): the \
+         manifests are looked at every {} s instead",
+        BLIND.as_secs()
+    );
 }
 
 /// Whether a file that was just created is complete as it is: it is a link, or it was linked from
@@ -275,7 +303,7 @@ mod tests {
 
     /// What is to be looked at after events at paths in `/m`, and what is deferred.
     fn noted(events: &[(EventKind, &[&str])]) -> (Vec<String>, Vec<String>) {
-        let mut watch = Watch::new().unwrap();
+        let mut watch = Watch::new();
         watch.home = PathBuf::from("/m");
         let mut wanted = Wanted::default();
         for (kind, names) in events {

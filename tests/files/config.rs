@@ -13,7 +13,7 @@ const NEVER: Duration = Duration::from_secs(30);
 
 fn watch(path: &Path) -> JoinHandle<ConfigError> {
     let file = LoadedFile { path: path.to_owned(), content: fs::read(path).unwrap() };
-    tokio::spawn(ConfigWatch::new(file).unwrap().changed())
+    tokio::spawn(ConfigWatch::new(file).changed())
 }
 
 async fn assert_changes(watch: JoinHandle<ConfigError>) {
@@ -92,7 +92,7 @@ async fn a_change_before_the_watch_began_is_seen() {
     fs::write(&path, "b").unwrap();
     let file = LoadedFile { path, content: b"a".to_vec() };
     assert!(file.has_changed());
-    assert_changes(tokio::spawn(ConfigWatch::new(file).unwrap().changed())).await;
+    assert_changes(tokio::spawn(ConfigWatch::new(file).changed())).await;
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_loaded_configuration_is_watched_by_its_file() {
     let path_text = path.to_str().unwrap();
     let flags = Flags::read(["kube-proxy", "--config", path_text]).unwrap();
     let config = Config::load(&flags).unwrap();
-    let watch = ConfigWatch::new(config.file.unwrap()).unwrap();
+    let watch = ConfigWatch::new(config.file.unwrap());
     fs::write(&path, format!("{head}mode: nftables\n")).unwrap();
     assert_changes(tokio::spawn(watch.changed())).await;
 }
