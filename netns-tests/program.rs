@@ -346,3 +346,24 @@ fn without_inotify_changes_are_found() {
     child.kill().expect("it runs");
     child.wait().expect("it ends");
 }
+
+/// A firewall whose policy is to drop what is forwarded: the log says so, and what it says helps.
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_named() {
+    let Some(lab) = lab() else { return };
+    let node = |script: &str| {
+        let run = || Command::new("sh").args(["-ec", script]).status().expect("a shell");
+        assert!(lab.node().namespace.run(run).success(), "{script}");
+    };
+    node("iptables-nft -P FORWARD DROP");
+    let manifests = Manifests::new();
+    manifests.apply(web(&lab));
+    let mut program = Program::start(&lab, &manifests, None);
+    program.wait_until(|program| program.log().contains("chain ip filter FORWARD drops"));
+    let vip = at(cluster_ip(10, Family::V4), 80);
+    assert_eq!(lab.from("client").tcp(vip), Outcome::TimedOut);
+    let log = program.log();
+    let advice = log.split_once("this does: ").expect("advice").1.lines().next().expect("a line");
+    node(&advice.replacen("iptables", "iptables-nft", 1));
+    assert_eq!(lab.from("client").tcp(vip).endpoint(), "b");
+}

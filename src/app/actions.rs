@@ -110,5 +110,21 @@ pub fn remove_leftovers() -> anyhow::Result<()> {
     for kept in &removed.kept {
         tracing::warn!("left in place: {kept}");
     }
+    for chain in &removed.dropping {
+        let accept = match chain.as_str() {
+            // Rules of nft would hide the table from iptables.
+            "ip filter FORWARD" => {
+                "iptables -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT".to_owned()
+            }
+            "ip6 filter FORWARD" => {
+                "ip6tables -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT".to_owned()
+            }
+            chain => format!("nft insert rule {chain} ct status dnat accept"),
+        };
+        tracing::warn!(
+            "chain {chain} drops what nobody accepts, which may be what is sent to Services by way of this node; where \
+             kube-proxy's KUBE-FORWARD accepted it, this does: {accept}"
+        );
+    }
     Ok(())
 }

@@ -56,8 +56,13 @@ fn chains_of_the_iptables_mode_go_and_nothing_else() {
             iptables-nft -t nat -A CNI-HOSTPORT -p tcp --dport 8080 -j DNAT --to 10.244.0.9:80
             nft add table inet kube-proxy; nft add chain inet kube-proxy KUBE-SERVICES
             nft add table inet nat; nft add chain inet nat KUBE-SERVICES");
+        // As Docker and ufw leave it.
+        sh("iptables-nft -P FORWARD DROP");
         let removed = leftovers::remove().unwrap();
-        assert_eq!(removed, Removed { tables: vec![], chains: 2 * 15, rules: 2 * 6, kept: vec![] });
+        let dropping = vec!["ip filter FORWARD".to_owned()];
+        let expected =
+            Removed { tables: vec![], chains: 2 * 15, rules: 2 * 6, kept: vec![], dropping };
+        assert_eq!(removed, expected);
         let after = ruleset();
         let left: Vec<&str> = after
             .lines()

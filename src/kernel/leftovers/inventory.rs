@@ -5,7 +5,7 @@
 
 use super::LeftoversError;
 use super::names::{IPTABLES_TABLES, NFTABLES_TABLE, is_kube_proxys};
-use super::objects::ChainName;
+use super::objects::{self, ChainName};
 use crate::kernel::netlink::{Dumped, HEADER, Netlink};
 use nft_table::Family;
 use nft_table::netlink::numbers::{self, LIST_ELEMENT, element, rule, verdict};
@@ -18,6 +18,9 @@ use std::collections::BTreeSet;
 /// `NFTA_RULE_HANDLE`, `NFTA_IMMEDIATE_DATA` of linux/netfilter/nf_tables.h.
 const RULE_HANDLE: u16 = 3;
 const IMMEDIATE_DATA: u16 = 2;
+/// `NF_INET_FORWARD` and `NF_DROP` of linux/netfilter.h.
+const FORWARD: u32 = 2;
+const DROP: u32 = 0;
 /// Bytes of the netfilter header at the beginning of a payload; the first is the family.
 const NETFILTER_HEADER: usize = 4;
 
@@ -37,6 +40,8 @@ pub(super) struct Inventory {
     /// Chains, and whether each is a base chain.
     pub(super) chains: Vec<(ChainName, bool)>,
     pub(super) jumps: Vec<Jump>,
+    /// Base chains that drop what is forwarded and nobody accepts, in nft's words: `ip filter FORWARD`.
+    pub(super) dropping: Vec<String>,
 }
 
 impl Inventory {
@@ -76,15 +81,25 @@ impl Inventory {
     }
 
     fn add_chain(&mut self, family: Family, bytes: &[u8]) {
-        let (mut table, mut chain, mut base) = (None, None, false);
+        let (mut table, mut chain, mut hook, mut policy) = (None, None, None, None);
         for (kind, value) in attributes(bytes) {
             match kind {
-                numbers::chain::TABLE => table = iptables_table(string(value)),
+                numbers::chain::TABLE => table = Some(string(value)),
                 numbers::chain::NAME => chain = Some(string(value).to_owned()),
-                numbers::chain::HOOK => base = true,
+                numbers::chain::HOOK => hook = Some(value),
+                numbers::chain::POLICY => policy = number(value).ok(),
                 _ => {}
             }
         }
+        let base = hook.is_some();
+        let at = hook.and_then(|hook| {
+            attributes(hook).find(|(kind, _)| *kind == numbers::chain::HOOK_NUMBER)
+        });
+        let at = at.and_then(|(_, value)| number(value).ok());
+        if let (Some(FORWARD), Some(DROP), Some(table), Some(chain)) = (at, policy, table, &chain) {
+            self.dropping.push(format!("{} {table} {chain}", objects::nft(family)));
+        }
+        let table = table.and_then(iptables_table);
         if let (Some(table), Some(chain)) = (table, chain) {
             self.chains.push((ChainName { family, table, chain }, base));
         }

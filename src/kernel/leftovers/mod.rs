@@ -47,6 +47,9 @@ pub struct Removed {
     /// Chains of kube-proxy that stay because somebody else's rules lead there, or because the
     /// kernel refused, in nft's words, each with the reason.
     pub kept: Vec<String>,
+    /// Chains of others that drop what is forwarded and nobody accepts, in nft's words: `ip filter FORWARD`. What
+    /// KUBE-FORWARD accepted is dropped there now, unless somebody else accepts it.
+    pub dropping: Vec<String>,
 }
 
 impl Removed {
@@ -106,6 +109,7 @@ fn try_remove(
     removed: &mut Removed,
 ) -> Result<Option<Vec<String>>, LeftoversError> {
     let Some(inventory) = Inventory::read(socket)? else { return Ok(None) };
+    removed.dropping.clone_from(&inventory.dropping);
     let removal = Removal::of(&inventory, refused);
     for operations in removal.transactions() {
         match commit(socket, operations).map_err(LeftoversError::Remove)? {

@@ -110,6 +110,7 @@ mod tests {
                 .zip(jumps)
                 .map(|(handle, (from, to))| Jump { from: nat(from), handle, to: (*to).into() })
                 .collect(),
+            dropping: vec![],
         }
     }
 
