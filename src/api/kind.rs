@@ -17,10 +17,15 @@ pub trait Kind:
     /// Whether the program can do without it: older servers lack it or refuse it.
     const OPTIONAL: bool = false;
 
+    /// Whether a field selector only spares what is skipped here as well: older servers do not know each field.
+    const MAY_FILTER: bool = false;
+
     fn read(&self, intake: &mut Intake) -> Reading;
 }
 
 impl Kind for Needed<Service> {
+    const MAY_FILTER: bool = true;
+
     fn read(&self, intake: &mut Intake) -> Reading {
         intake.service(&self.0)
     }

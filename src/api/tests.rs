@@ -304,6 +304,29 @@ async fn pages_where_streaming_lists_are_refused() {
     assert!(!requests[4].contains("watch=true"), "streaming is not tried again: {}", requests[4]);
 }
 
+/// Kubernetes 1.28 and others of its time.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_select_by_cluster_ip_is_asked_for_all() {
+    let list = json!({
+        "kind": "ServiceList", "apiVersion": "v1",
+        "metadata": {"resourceVersion": "40"}, "items": [service("a", 1)],
+    });
+    let services = Script::new([
+        Answer::Refusal(
+            422,
+            "sendInitialEvents is forbidden for watch unless WatchList is enabled",
+        ),
+        Answer::Refusal(400, "field label not supported: spec.clusterIP"),
+        Answer::List(list),
+    ]);
+    let mut source = Source::start(&services, &no_slices());
+    assert_eq!(source.next().await, ["+a"]);
+    let requests = services.requests();
+    assert!(requests[1].contains("fieldSelector=spec.clusterIP"), "{}", requests[1]);
+    assert!(!requests[2].contains("fieldSelector"), "{}", requests[2]);
+    assert!(requests[2].contains("labelSelector="), "{}", requests[2]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_ends_a_watch() {
     let services = Script::new([

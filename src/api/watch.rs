@@ -95,6 +95,14 @@ impl Watch {
                     config.initial_list_strategy = ListWatch;
                     break;
                 }
+                if code == 400 && K::MAY_FILTER && config.field_selector.take().is_some() {
+                    tracing::info!(
+                        "{}: the server does not select by field, all are read ({})",
+                        name::<K>(),
+                        chain(&error)
+                    );
+                    break;
+                }
                 self.wait::<K>(&error, code).await;
                 if code == 410 {
                     // This watcher would go on asking for a version that the server no longer has.
