@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use test_support::lab::{Lab, Outcome, cluster_ip};
 use test_support::proxy::{Manifests, Program, endpoints, objects, program, service};
+use test_support::skip::tell;
 
 /// A Service with one pod.
 fn web(lab: &Lab) -> Vec<Value> {
@@ -366,4 +367,35 @@ fn a_firewall_that_drops_what_is_forwarded_is_named() {
     let advice = log.split_once("this does: ").expect("advice").1.lines().next().expect("a line");
     node(&advice.replacen("iptables", "iptables-nft", 1));
     assert_eq!(lab.from("client").tcp(vip).endpoint(), "b");
+}
+
+/// Rules that iptables-legacy keeps cannot be seen: the log names the command that removes those of kube-proxy, and no
+/// others.
+#[test]
+fn what_iptables_legacy_left_is_named() {
+    let Some(lab) = lab() else { return };
+    let node = |script: &str| {
+        let run = || Command::new("sh").args(["-ec", script]).output().expect("a shell");
+        let output = lab.node().namespace.run(run);
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let has_legacy = || Command::new("iptables-legacy").args(["-t", "nat", "-S"]).output();
+    if !lab.node().namespace.run(has_legacy).is_ok_and(|output| output.status.success()) {
+        return tell("this kernel has no iptables-legacy");
+    }
+    node(
+        "iptables-legacy -t nat -N KUBE-SERVICES
+         iptables-legacy -t nat -A PREROUTING -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES
+         iptables-legacy -t nat -N OTHERS
+         iptables-legacy -t nat -A OUTPUT -j OTHERS",
+    );
+    let manifests = Manifests::new();
+    let mut program = Program::start(&lab, &manifests, None);
+    program.wait_until(|program| program.log().contains("iptables-legacy has rules, in nat"));
+    let log = program.log();
+    let advice = log.split_once("are removed by: ").expect("advice").1;
+    node(advice.lines().next().expect("a line"));
+    let rules = node("iptables-legacy-save");
+    assert!(!rules.contains("KUBE-") && rules.contains("-A OUTPUT -j OTHERS"), "{rules}");
 }

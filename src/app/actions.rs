@@ -110,6 +110,13 @@ pub fn remove_leftovers() -> anyhow::Result<()> {
     for kept in &removed.kept {
         tracing::warn!("left in place: {kept}");
     }
+    for (command, tables) in leftovers::legacy_tables() {
+        tracing::warn!(
+            "{command} has rules, in {}: those of an older kube-proxy would go on to act, and are removed by: \
+             {command}-save | grep -v KUBE- | {command}-restore",
+            tables.join(", ")
+        );
+    }
     for chain in &removed.dropping {
         let accept = match chain.as_str() {
             // Rules of nft would hide the table from iptables.

@@ -4,7 +4,7 @@
 //! `KUBE-*` chains that its iptables and ipvs modes made with iptables-nft in the tables `nat`,
 //! `filter` and `mangle`, together with the rules of base chains that lead there. Chains of the
 //! kubelet, everybody else's chains and rules, and the iptables tables themselves stay. What
-//! iptables-legacy keeps is not in nftables and cannot be seen from here, nor ipsets and IPVS.
+//! iptables-legacy keeps is not in nftables: only its tables can be told ([`legacy_tables`]); nor are ipsets and IPVS.
 //!
 //! To be called once the own table serves, so that no moment is without rules. Everything goes in
 //! one transaction, or a few when there is very much of it. The pieces: `names` knows which chains
@@ -13,9 +13,12 @@
 
 mod batch;
 mod inventory;
+mod legacy;
 mod names;
 mod objects;
 mod removal;
+
+pub use legacy::tables as legacy_tables;
 
 use crate::kernel::netlink::{Error as NetlinkError, Netlink, Options, retry};
 use batch::{Outcome, commit};
