@@ -3,7 +3,7 @@
 use crate::kernel::netlink::{Answer, Error as NetlinkError};
 use netlink_packet_core::DecodeError;
 use nft_table::netlink::{Batch, EncodeError};
-use nft_table::{Key, Operation, Transaction, text};
+use nft_table::{BaseChain, Key, Operation, Transaction, text};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -217,6 +217,15 @@ impl Refusal {
         let expression = subject.expression.as_deref();
         let mut refusal = Refusal::new(transaction.table, operation, subject.element, errno);
         refusal.cause = cause(errno, Some(operation), expression);
+        // Of a base chain only the table or its type can be missing; the table is the first attribute. Older kernels do
+        // not say where it is, but what the transaction itself adds is there.
+        let adds_table = || matches!(transaction.operations.first(), Some(Operation::AddTable(_)));
+        if let (libc::ENOENT, Operation::AddChain(chain)) = (errno, operation)
+            && let Some(base) = chain.base
+            && offset.map_or_else(adds_table, |offset| offset > FIRST_ATTRIBUTE)
+        {
+            refusal.cause = Cause::MissingFeature { module: chain_module(base) };
+        }
         refusal.message = message;
         refusal
     }
@@ -325,6 +334,14 @@ fn cause(errno: i32, operation: Option<&Operation<'_>>, expression: Option<&str>
     }
 }
 
+/// Where the first attribute of a message begins, in bytes: after the headers of netlink and netfilter.
+const FIRST_ATTRIBUTE: usize = 20;
+
+/// The module that has a type of base chains.
+fn chain_module(base: BaseChain) -> String {
+    format!("nft_chain_{}", base.chain_type.nft())
+}
+
 /// The module that is missing if an operation is refused so. "Not found" can as well mean a set or
 /// chain, so it counts only for expressions that refer to none.
 fn missing_module(
@@ -339,14 +356,14 @@ fn missing_module(
     match operation? {
         Operation::AddChain(chain) => {
             let base = chain.base.as_ref()?;
-            unsupported.then(|| format!("nft_chain_{}", base.chain_type.nft()))
+            unsupported.then(|| chain_module(*base))
         }
         Operation::AddRule { .. } => {
             let expression = expression?;
             match expression {
                 "fib" => Some("nft_fib_inet".to_owned()),
                 "reject" => Some("nft_reject_inet".to_owned()),
-                "ct" | "masq" | "nat" | "numgen" => Some(format!("nft_{expression}")),
+                "counter" | "ct" | "masq" | "nat" | "numgen" => Some(format!("nft_{expression}")),
                 _ => unsupported.then(|| format!("nf_tables (expression {expression})")),
             }
         }
