@@ -20,8 +20,8 @@ fn remove(world: &World, name: &str) {
     world.cluster.delete(&slice::<&str>(name, name, &[]));
 }
 
-/// How long it is away.
-const AWAY: Duration = Duration::from_secs(30);
+/// How long it is away. The longer, the longer the waits between attempts, up to a minute.
+const AWAY: Duration = Duration::from_secs(15);
 
 /// While it is away the last state is served, and what happens after is seen. The token with which the
 /// proxy started has been replaced and revoked meanwhile. It is told in a few lines that say what about.
