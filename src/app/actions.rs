@@ -13,12 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// makes kernel settings.
 pub fn init(config: &Config) -> anyhow::Result<()> {
     check_kernel()?;
-    match set_conntrack(config) {
-        // A single host is often a container or a namespace that may not change them.
-        Err(error) if matches!(config.source, Source::Manifests(_)) => tracing::warn!("{error}"),
-        result => result?,
-    }
-    Ok(())
+    set_conntrack(config, |_| false)
 }
 
 /// Loads kernel modules, and finds out whether the kernel has what is needed.
@@ -36,21 +31,26 @@ fn check_kernel() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn set_conntrack(config: &Config) -> Result<(), SysctlError> {
+/// Makes the settings of conntrack; what cannot be made is an error, or a warning where it may stay as it is.
+fn set_conntrack(config: &Config, may_stay: impl Fn(&SysctlError) -> bool) -> anyhow::Result<()> {
     let sysctl = Sysctl::system();
-    sysctl.set_conntrack(&conntrack_settings(config, sysctl.cpus()))
+    let Err(error) = sysctl.set_conntrack(&conntrack_settings(config, sysctl.cpus())) else {
+        return Ok(());
+    };
+    // A single host is often a container or a namespace that may not change them.
+    if matches!(config.source, Source::Manifests(_)) || may_stay(&error) {
+        tracing::warn!("{error}");
+        return Ok(());
+    }
+    Err(error.into())
 }
 
 /// All that is done before serving.
 pub fn prepare(config: &Config) -> anyhow::Result<()> {
     check_kernel()?;
-    match set_conntrack(config) {
-        // Whoever may not change them has had them set by `--init-only`. That they are others by now is no reason not
-        // to serve.
-        Err(error) if error.is_forbidden() => tracing::warn!("{error}"),
-        Err(error) if matches!(config.source, Source::Manifests(_)) => tracing::warn!("{error}"),
-        result => result?,
-    }
+    // Whoever may not change them has had them set by `--init-only`. That they are others by now is no reason not to
+    // serve.
+    set_conntrack(config, SysctlError::is_forbidden)?;
     let score = config.document.oom_score_adj.unwrap_or_default();
     if let Err(error) = Sysctl::system().set_oom_score_adj(score) {
         tracing::warn!("{error}");

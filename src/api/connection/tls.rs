@@ -19,14 +19,29 @@ use std::net::IpAddr;
 
 /// What the client offers to speak inside TLS, each after its length (ALPN, RFC 7301).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
+/// What it speaks with a proxy.
+const PROTOCOLS_OF_PROXY: &[u8] = b"\x08http/1.1";
 
 /// Puts TLS around what a connector connects, where the URL is one of https.
 pub fn around<C>(connector: C, config: &Config) -> Result<HttpsConnector<C>, ConnectionError> {
+    wrap(connector, config, PROTOCOLS)
+}
+
+/// TLS with a proxy, whose certificate one of the system's authorities has signed.
+pub fn around_proxy<C>(connector: C) -> Result<HttpsConnector<C>, ConnectionError> {
+    wrap(connector, &Config::new(Uri::from_static("https://proxy")), PROTOCOLS_OF_PROXY)
+}
+
+fn wrap<C>(
+    connector: C,
+    config: &Config,
+    protocols: &[u8],
+) -> Result<HttpsConnector<C>, ConnectionError> {
     // The authorities are ours: kube would add them to those of the system.
     let mut identity = config.clone();
     identity.root_cert = None;
     let mut builder = identity.openssl_ssl_connector_builder().map_err(ConnectionError::Client)?;
-    builder.set_alpn_protos(PROTOCOLS).map_err(ConnectionError::Tls)?;
+    builder.set_alpn_protos(protocols).map_err(ConnectionError::Tls)?;
     trust(&mut builder, config.root_cert.as_deref())?;
     let mut connector =
         HttpsConnector::with_connector(connector, builder).map_err(ConnectionError::Tls)?;
@@ -34,19 +49,6 @@ pub fn around<C>(connector: C, config: &Config) -> Result<HttpsConnector<C>, Con
     connector.set_callback(move |ssl, uri| {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         expect(ssl, name.as_deref().filter(|name| !name.is_empty()).unwrap_or(host), insecure)
-    });
-    Ok(connector)
-}
-
-/// TLS with a proxy, whose certificate one of the system's authorities has signed.
-pub fn around_proxy<C>(connector: C) -> Result<HttpsConnector<C>, ConnectionError> {
-    let config = Config::new(Uri::from_static("https://proxy"));
-    let mut builder = config.openssl_ssl_connector_builder().map_err(ConnectionError::Client)?;
-    trust(&mut builder, None)?;
-    let mut connector =
-        HttpsConnector::with_connector(connector, builder).map_err(ConnectionError::Tls)?;
-    connector.set_callback(|ssl, uri| {
-        expect(ssl, uri.host().unwrap_or_default().trim_matches(['[', ']']), false)
     });
     Ok(connector)
 }

@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt};
 use kube::{Client, Config};
+use percent_encoding::percent_decode_str;
 use std::time::Duration;
 use tower::{BoxError, Service, ServiceBuilder};
 
@@ -84,28 +85,8 @@ fn socks<C>(proxy: Uri, connector: C) -> SocksV5<C> {
 fn login(url: &Uri) -> Option<(String, String)> {
     let (login, _) = url.authority()?.as_str().rsplit_once('@')?;
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
     Some((decoded(user), decoded(password)))
-}
-
-/// Text with its percent escapes read (RFC 3986, section 2.1).
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match byte.filter(|_| *first == b'%' && !after.starts_with(b"+")) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A client over connections of this connector.

@@ -67,12 +67,14 @@ impl Planner {
             chosen.push(planned);
         }
         let small = chosen.len();
+        let mut may_be_split = false;
         if let Some(name) = large {
             self.later.remove(&name);
-            chosen.push(self.planned(name));
+            let planned = self.planned(name);
+            may_be_split = !self.moves(&planned, &chosen);
+            chosen.push(planned);
         }
-        let is_alone = self.join(&mut chosen);
-        if small < chosen.len() && is_alone {
+        if !self.join(&mut chosen) && may_be_split {
             // However much else there is, it gets on.
             let room = left.max(self.work / 4);
             if self.leave_ports(&mut chosen[small], room) {
@@ -88,8 +90,7 @@ impl Planner {
         (name, plans)
     }
 
-    /// Adds the Services that give these a frontend or get one from them. Whether there were none, and the last one gives
-    /// none of its frontends to another of its ports.
+    /// Adds the Services of later turns that give these a frontend or get one from them; whether there are any.
     fn join(&mut self, chosen: &mut Vec<Planned>) -> bool {
         let mut had: HashMap<Frontend, ObjectName> = HashMap::new();
         for name in &self.later {
@@ -98,31 +99,13 @@ impl Planner {
             had.extend(frontends.map(|planned| (planned.frontend, name.clone())));
         }
         let (first, mut next) = (chosen.len(), 0);
-        let mut last_moves = false;
         while let Some((name, plans)) = chosen.get(next) {
             next += 1;
             let wanted = plans.iter().flat_map(|port| &port.frontends);
             let mut others: HashSet<ObjectName> =
                 wanted.filter_map(|planned| had.get(&planned.frontend).cloned()).collect();
             let given_up = given_up(plans_of(self.services.get(name)), plans);
-            let heirs = given_up.iter().filter_map(|frontend| self.claims.owner(frontend));
-            others.extend(heirs.filter(|heir| self.later.contains(*heir)).cloned());
-            if next == first {
-                let has = |f: &Frontend| plans.iter().any(|port| port.find(f).is_some());
-                let heir = |f: &Frontend| self.claims.owner(f).is_some_and(|heir| heir != name);
-                last_moves = given_up.iter().any(|frontend| has(frontend) || heir(frontend));
-                let others = &chosen[..next - 1];
-                let given: HashSet<Frontend> = others
-                    .iter()
-                    .flat_map(|(name, plans)| {
-                        self::given_up(plans_of(self.services.get(name)), plans)
-                    })
-                    .collect();
-                last_moves |= plans
-                    .iter()
-                    .flat_map(|port| &port.frontends)
-                    .any(|planned| given.contains(&planned.frontend));
-            }
+            others.extend(given_up.iter().filter_map(|f| self.claims.owner(f)).cloned());
             for name in others {
                 if self.later.remove(&name) {
                     let planned = self.planned(name);
@@ -130,7 +113,19 @@ impl Planner {
                 }
             }
         }
-        chosen.len() == first && !last_moves
+        chosen.len() > first
+    }
+
+    /// Whether a frontend goes from one port of a Service to another, to another Service, or comes from one of `others`.
+    fn moves(&self, (name, plans): &Planned, others: &[Planned]) -> bool {
+        let given_by = |(name, plans): &Planned| given_up(plans_of(self.services.get(name)), plans);
+        let wanted: HashSet<Frontend> =
+            plans.iter().flat_map(|port| &port.frontends).map(|f| f.frontend).collect();
+        let is_elsewhere = |f: &Frontend| {
+            wanted.contains(f) || self.claims.owner(f).is_some_and(|heir| heir != name)
+        };
+        given_up(plans_of(self.services.get(name)), plans).iter().any(is_elsewhere)
+            || others.iter().flat_map(given_by).any(|frontend| wanted.contains(&frontend))
     }
 
     /// Leaves those ports as they are for which there is no room; whether there are any. One is always done.
