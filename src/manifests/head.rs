@@ -114,40 +114,43 @@ impl Heads {
     }
 }
 
-/// apiVersion and kind of a mapping in block style whose keys stand at a column.
+/// apiVersion and kind of a mapping in block style whose keys stand at a column; None if only a parser can tell.
 pub fn of_yaml(text: &str, column: usize) -> Option<Head> {
-    let mut head = Head::default();
-    for line in yaml_lines(text) {
-        head_line(line, column, &mut head);
-    }
-    (head.api_version.is_some() && head.kind.is_some()).then_some(head)
+    read_off(yaml_lines(text), column)
 }
 
 /// The same for an entry of a sequence, whose first key stands behind the dash.
 pub fn of_yaml_item(text: &str, dash: usize) -> Option<Head> {
     let rest = &text[dash + 1..];
     let column = dash + 1 + (rest.len() - rest.trim_start_matches(' ').len());
+    // The dash is white space for what is behind it.
+    let text = format!("{:column$}{}", "", text.get(column..).unwrap_or_default());
+    read_off(yaml_lines(&text), column)
+}
+
+fn read_off<'a>(lines: impl Iterator<Item = &'a str>, column: usize) -> Option<Head> {
     let mut head = Head::default();
-    for (number, line) in yaml_lines(text).enumerate() {
-        match number {
-            0 => head_line(&line[column.min(line.len())..], 0, &mut head),
-            _ => head_line(line, column, &mut head),
+    let mut was_head = false;
+    for line in lines.filter(|line| !line.trim().is_empty()) {
+        let (margin, line) = line.split_at_checked(column).unwrap_or((line, ""));
+        let is_key = margin.bytes().all(|byte| byte == b' ') && !line.starts_with([' ', '\t']);
+        if was_head && !is_key && line.starts_with([' ', '\t']) {
+            // What stands before goes on here.
+            return None;
         }
+        was_head = is_key && head_line(line, &mut head)?;
     }
     (head.api_version.is_some() && head.kind.is_some()).then_some(head)
 }
 
-fn head_line(line: &str, column: usize, head: &mut Head) {
-    let Some((margin, line)) = line.split_at_checked(column) else { return };
-    if !margin.bytes().all(|byte| byte == b' ') {
-        return;
-    }
+/// Whether a line is about the head; None if it is said in a way, or once more, that a parser has to make sense of.
+fn head_line(line: &str, head: &mut Head) -> Option<bool> {
     let (place, value) = if let Some(value) = line.strip_prefix("kind:") {
         (&mut head.kind, value)
     } else if let Some(value) = line.strip_prefix("apiVersion:") {
         (&mut head.api_version, value)
     } else {
-        return;
+        return Some(false);
     };
     let value = value.split(" #").next().unwrap_or_default().trim();
     let value = ['"', '\'']
@@ -155,7 +158,6 @@ fn head_line(line: &str, column: usize, head: &mut Head) {
         .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
         .unwrap_or(value);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./-".contains(&byte);
-    if !value.is_empty() && value.bytes().all(plain) {
-        *place = Some(value.to_owned());
-    }
+    let is_new = place.is_none() && !value.is_empty() && value.bytes().all(plain);
+    is_new.then(|| *place = Some(value.to_owned())).map(|()| true)
 }

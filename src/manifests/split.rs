@@ -195,7 +195,7 @@ fn is_empty(document: &str) -> bool {
 }
 
 /// The items of a list document, each as a sequence with one entry; `None` if the list is not in block
-/// style.
+/// style, or what stands around the items may reach into them.
 fn yaml_items(document: &str) -> Option<Vec<&str>> {
     let mut items = Vec::new();
     // Column of the dashes, once the first one has been seen.
@@ -234,12 +234,26 @@ fn yaml_items(document: &str) -> Option<Vec<&str>> {
                 Some(_) => return None,
             }
         }
+        if !inside && !blank && !ends_with_its_line(text) {
+            return None;
+        }
         end += line.len();
     }
     if inside && column.is_some() {
         items.push(&document[start..end]);
     }
     (!items.is_empty()).then_some(items)
+}
+
+/// Whether it can be seen that a key and its value, or the key of an indented block, do not reach over the end of the
+/// line, as a text in quotes can, or a list in brackets.
+fn ends_with_its_line(line: &str) -> bool {
+    let simple = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:+".contains(&byte);
+    let Some((key, value)) = line.trim_end().split_once(':') else { return false };
+    let value = value.split(" #").next().unwrap_or_default().trim();
+    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    let bare = quoted.unwrap_or(value);
+    key.bytes().all(simple) && (["[]", "{}"].contains(&value) || bare.bytes().all(simple))
 }
 
 #[cfg(test)]
@@ -321,6 +335,11 @@ mod tests {
         assert_eq!(heads("kind: Service\n", Format::Yaml), [None]);
         assert_eq!(heads("apiVersion: v1\nkind: !!str Service\n", Format::Yaml), [None]);
         assert_eq!(heads("? kind\n: Service\n", Format::Yaml), [None]);
+        assert_eq!(heads("apiVersion: v1\nkind: Service\n\n   - b\n", Format::Yaml), [None]);
+        let twice = "kind: Service\napiVersion: v1\na: \"\nkind: Pod\n\"\n";
+        assert_eq!(heads(twice, Format::Yaml), [None]);
+        let list = "kind: List\napiVersion: v1\nitems:\n- kind: Service\n    b\n  apiVersion: v1\n";
+        assert_eq!(heads(list, Format::Yaml), [None]);
     }
 
     #[test]
@@ -351,6 +370,9 @@ mod tests {
             "kind: List\napiVersion: v1\nitems:\n  {}\n",
             "kind: List\napiVersion: v1\nitems:\n  - a: 1\n b: 2\n",
             "kind: List\napiVersion: v1\n",
+            "kind: List\napiVersion: v1\na: \"\nitems:\n- kind: Service\n\"\n",
+            "kind: List\napiVersion: v1\na: [\nitems:\n- kind: Service\n]\n",
+            "kind: List\napiVersion: v1\na: 'b\nitems:\n- kind: Service\nb: '\n",
         ] {
             assert_eq!(texts(whole, Format::Yaml), [(1, None, whole)]);
         }
