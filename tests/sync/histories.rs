@@ -354,7 +354,7 @@ fn engine(kernel: FakeKernel, own_table: bool) -> Engine<FakeKernel> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: std::env::var("CASES").map_or(3000, |c| c.parse().unwrap()), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn nothing_unserves_what_is_served_and_all_is_well_in_the_end(
         own_table in any::<bool>(),
@@ -388,6 +388,57 @@ fn a_look_that_fails_is_done_again() {
         Step::Change(3, None),
         Step::Sync,
         Step::Change(1, wanted(Kind::SourceRanges)),
+    ] {
+        world.step(step).unwrap();
+    }
+    world.settle().unwrap();
+}
+
+/// What somebody puts back of a Service that is wanted again, and waits for its turn, stays.
+#[test]
+fn what_is_put_back_before_it_is_planned_stays() {
+    let wanted = || Some(Wanted { pods: BTreeSet::from([1]), kind: Kind::ClusterIp });
+    let mut world = World::new(false, 1);
+    for step in [
+        Step::Change(5, wanted()),
+        Step::Sync,
+        Step::Change(5, None),
+        Step::Save,
+        Step::Sync,
+        Step::Change(1, wanted()),
+        Step::Change(5, wanted()),
+        Step::Tamper(Tamper::Reload),
+        Step::Change(2, None),
+    ] {
+        world.step(step).unwrap();
+    }
+    world.settle().unwrap();
+}
+
+/// Somebody has put a table in the place of the one that was owned, and the kernel refuses for a moment what replaces it.
+#[test]
+fn a_replacement_that_is_refused_takes_nothing_away() {
+    let wanted = |pods: &[u8], kind| Some(Wanted { pods: pods.iter().copied().collect(), kind });
+    let refuse = |errno| Some(Fault::Refuse { errno, operation: None });
+    let mut world = World::new(true, 1000);
+    for step in [
+        Step::Change(1, wanted(&[], Kind::ClusterIp)),
+        Step::Sync,
+        Step::Save,
+        Step::Change(1, wanted(&[1], Kind::Affinity)),
+        Step::Restart,
+        Step::Faults(vec![
+            None,
+            refuse(libc::EBUSY),
+            None,
+            refuse(libc::ENOENT),
+            None,
+            refuse(libc::EBUSY),
+        ]),
+        Step::Change(1, None),
+        Step::Change(1, wanted(&[1], Kind::ClusterIp)),
+        Step::Tamper(Tamper::Reload),
+        Step::Sync,
     ] {
         world.step(step).unwrap();
     }

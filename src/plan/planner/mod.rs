@@ -132,6 +132,8 @@ pub struct Planner {
     later: BTreeSet<ObjectName>,
     /// Those of them that do not wait: what the table has of them is not what they had.
     at_once: BTreeSet<ObjectName>,
+    /// All that changed is to be planned in the next turn, however much it is.
+    all_next: bool,
     /// Services planned since the last commit.
     unconfirmed: BTreeSet<ObjectName>,
     /// How much is planned in a turn, see [`turns`].
@@ -167,6 +169,7 @@ impl Planner {
             has_committed: false,
             later: BTreeSet::new(),
             at_once: BTreeSet::new(),
+            all_next: false,
             unconfirmed: BTreeSet::new(),
             work: turns::WORK,
             earlier_run: HashMap::new(),

@@ -28,6 +28,12 @@ impl Planner {
         self.work = work.max(1);
     }
 
+    /// Leaves nothing for a later turn the next time: the kernel may hold what is not planned yet, and what nobody has
+    /// planned is deleted.
+    pub fn plan_all_next(&mut self) {
+        self.all_next = true;
+    }
+
     /// What is to be planned of these and of those that earlier turns have left; of the last one maybe only some ports.
     pub(super) fn plan_turn(&mut self, changed: Vec<ObjectName>) -> Vec<Planned> {
         self.later.extend(changed);
@@ -37,7 +43,8 @@ impl Planner {
             self.later.iter().map(|name| (self.estimate(name), name.clone())).collect();
         let all: usize = waiting.iter().map(|(work, _)| work).sum();
         // The first commit is one: without it there is nothing.
-        if all <= self.work || !self.has_committed {
+        if all <= self.work || !self.has_committed || self.all_next {
+            self.all_next = false;
             self.at_once.clear();
             let all = std::mem::take(&mut self.later).into_iter();
             return all.map(|name| self.planned(name)).collect();

@@ -134,6 +134,7 @@ impl<K: Kernel> Engine<K> {
         let is_other = !self.planner.table().changes().is_empty();
         if is_other {
             self.planner.note_absence();
+            self.planner.plan_all_next();
         }
         Ok(is_other)
     }
@@ -229,6 +230,9 @@ impl<K: Kernel> Engine<K> {
         }
         // Nothing is known of some until that has succeeded.
         self.looks.all |= !whole.is_empty();
+        if self.looks.all {
+            self.planner.plan_all_next();
+        }
         for id in whole {
             let name = self.planner.table().set(id).map(|set| set.name.clone());
             let count = name.and_then(|name| counts.get(&name).copied().flatten());
