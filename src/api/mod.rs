@@ -1,24 +1,27 @@
 //! Source: the Kubernetes API. Services, EndpointSlices, this Node and ServiceCIDRs become batches of
 //! [`Change`]s.
 //!
-//! Needs no more than the ClusterRole `system:node-proxier` grants. `kube` connects, lists and watches;
-//! each kind has a task of its own ([`watch`]), in which objects are judged by [`crate::intake`] and
+//! Needs no more than the ClusterRole `system:node-proxier` grants. `kube` connects;
+//! each kind has a task of its own ([`watch`]) that lists and watches ([`reflector`]) in protobuf or JSON ([`encoding`]), in which objects are judged by [`crate::intake`] and
 //! passed on at once, so that nothing but names and versions is kept here. A batch holds what had
-//! already arrived and never waits to grow. Requests and responses are JSON.
+//! already arrived and never waits to grow.
 //!
 //! This room does not decide when to write to the kernel: it says [`Notice::Complete`] once the first
 //! lists are complete, and after that only differences.
 
 mod connection;
+mod encoding;
 mod events;
 mod kind;
 mod needed;
+mod reflector;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Call, ConnectionError, ConnectionOptions, Observer, connect};
+pub use encoding::accept;
 pub use events::{Event, EventSeverity, EventWriter, Regarding};
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -26,13 +29,14 @@ pub use needed::Needed;
 
 use crate::intake::Options as IntakeOptions;
 use crate::model::Change;
+use http::HeaderValue;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Client;
-use kube::runtime::watcher::Config as Selectors;
 #[cfg(not(feature = "fuzzing"))]
 use needed::Needed;
+use reflector::Selectors;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -60,13 +64,18 @@ pub struct Options {
     /// How long [`Notice::Complete`] waits for the list of this Node, which may be empty, besides those
     /// of Services and EndpointSlices; zero: it does not wait for it.
     pub wait_for_node: Duration,
+    /// What lists and watches are accepted in, see [`accept`].
+    pub accept: HeaderValue,
     pub intake: IntakeOptions,
 }
+
+/// How long [`Notice::Complete`] waits for the list of ServiceCIDRs, which older servers do not have.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Starts the watches as tokio tasks, which end when the returned set is dropped. They never end by
 /// themselves: one that does has panicked.
 pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
-    let waiting = Arc::new(AtomicUsize::new(3));
+    let waiting = Arc::new(AtomicUsize::new(4));
     let done = {
         let sink = sink.clone();
         move || {
@@ -75,29 +84,41 @@ pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
             }
         }
     };
-    // The Node counts once: when it is listed, or when it has been waited for long enough.
-    let node_once = Once::new();
-    let node_listed: Arc<dyn Fn() + Send + Sync> = {
-        let done = done.clone();
-        Arc::new(move || node_once.call_once(&done))
+    let node_listed = within(options.wait_for_node, done.clone());
+    let cidrs_listed = within(PATIENCE, done.clone());
+    let new = |complete: Done| Watch::new(options.intake.clone(), sink.clone(), complete);
+    let selectors = |labels: Option<&str>, fields: Option<&str>| Selectors {
+        labels: labels.map(str::to_owned),
+        fields: fields.map(str::to_owned),
     };
-    let (patience, too_late) = (options.wait_for_node, node_listed.clone());
+    let name = format!("metadata.name={}", options.node_name);
+    let services =
+        selectors(Some("!service.kubernetes.io/service-proxy-name"), Some("spec.clusterIP!=None"));
+    let slices = selectors(Some("!service.kubernetes.io/headless"), None);
+    let (c, a) = (|| client.clone(), || options.accept.clone());
+    let mut tasks = JoinSet::new();
+    // The small lists first: the drop rule and the detector then come with the first commit.
+    tasks.spawn(new(cidrs_listed).run::<ServiceCIDR>(c(), a(), selectors(None, None)));
+    tasks.spawn(new(node_listed).run::<Node>(c(), a(), selectors(None, Some(&name))));
+    tasks.spawn(new(Box::new(done.clone())).run::<Needed<Service>>(c(), a(), services));
+    tasks.spawn(new(Box::new(done)).run::<Needed<EndpointSlice>>(c(), a(), slices));
+    tasks
+}
+
+/// `done`, once: when it is called, or when that has been waited for long enough.
+fn within(patience: Duration, done: impl Fn() + Clone + Send + Sync + 'static) -> Done {
+    let once = Arc::new(Once::new());
+    let (in_time, too_late) = (
+        {
+            let once = once.clone();
+            let done = done.clone();
+            move || once.call_once(&done)
+        },
+        move || once.call_once(done),
+    );
     tokio::spawn(async move {
         tokio::time::sleep(patience).await;
         too_late();
     });
-    let new = |complete: Done| Watch::new(options.intake.clone(), sink.clone(), complete);
-    let all = Selectors::default;
-    let services =
-        all().labels("!service.kubernetes.io/service-proxy-name").fields("spec.clusterIP!=None");
-    let slices = all().labels("!service.kubernetes.io/headless");
-    let node = all().fields(&format!("metadata.name={}", options.node_name));
-    let c = || client.clone();
-    let mut tasks = JoinSet::new();
-    // The small lists first: the drop rule and the detector then come with the first commit.
-    tasks.spawn(new(Box::new(|| {})).run::<ServiceCIDR>(c(), all()));
-    tasks.spawn(new(Box::new(move || node_listed())).run::<Node>(c(), node));
-    tasks.spawn(new(Box::new(done.clone())).run::<Needed<Service>>(c(), services));
-    tasks.spawn(new(Box::new(done)).run::<Needed<EndpointSlice>>(c(), slices));
-    tasks
+    Box::new(in_time)
 }

@@ -1,5 +1,7 @@
 //! The source against a scripted API server.
 
+use super::encoding::Encoding;
+use super::encoding::protobuf::encode;
 use super::{Notice, Options, Sink, watch};
 use crate::intake::Options as IntakeOptions;
 use crate::model::{Change, ObjectName};
@@ -29,15 +31,16 @@ enum Answer {
 }
 
 /// Answers to the requests for one kind, in order; the last request stays unanswered.
-#[derive(Default)]
 struct Script {
+    encoding: Encoding,
     answers: Mutex<VecDeque<Answer>>,
     requests: Mutex<Vec<String>>,
 }
 
 impl Script {
-    fn new(answers: impl IntoIterator<Item = Answer>) -> Arc<Script> {
+    fn new(encoding: Encoding, answers: impl IntoIterator<Item = Answer>) -> Arc<Script> {
         Arc::new(Script {
+            encoding,
             answers: Mutex::new(answers.into_iter().collect()),
             requests: Mutex::default(),
         })
@@ -53,27 +56,35 @@ type Stream = BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
 async fn answer(script: Arc<Script>, query: String) -> Response<StreamBody<Stream>> {
     script.requests.lock().expect("no holder panics").push(query);
     let answer = script.answers.lock().expect("no holder panics").pop_front();
-    let lines = |events: Vec<Value>| {
-        let frames = events
-            .into_iter()
-            .map(|event| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{event}\n")))));
-        futures::stream::iter(frames)
+    let is_json = script.encoding == Encoding::Json;
+    let line = |value: &Value| Bytes::from(format!("{value}\n"));
+    let frames = move |events: Vec<Value>| {
+        let frame = move |event| if is_json { line(&event) } else { encode::event(&event) };
+        futures::stream::iter(events.into_iter().map(move |event| Ok(Frame::data(frame(event)))))
     };
+    let one = |bytes: Bytes| futures::stream::iter([Ok::<_, Infallible>(Frame::data(bytes))]);
     let (code, body): (u16, Stream) = match answer {
         Some(Answer::Events(events)) => {
-            (200, lines(events).chain(futures::stream::pending()).boxed())
+            (200, frames(events).chain(futures::stream::pending()).boxed())
         }
-        Some(Answer::Ended(events)) => (200, lines(events).boxed()),
-        Some(Answer::List(list)) => (200, lines(vec![list]).boxed()),
+        Some(Answer::Ended(events)) => (200, frames(events).boxed()),
+        Some(Answer::List(list)) => {
+            (200, one(if is_json { line(&list) } else { encode::list(&list) }).boxed())
+        }
+        // As the connection passes it on.
         Some(Answer::Refusal(code, message)) => {
             let status = json!({"kind": "Status", "code": code, "message": message, "reason": ""});
-            (code, lines(vec![status]).boxed())
+            (code, one(line(&status)).boxed())
         }
         None => std::future::pending().await,
     };
+    let content_type = match (script.encoding, code) {
+        (Encoding::Protobuf, 200) => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
     Response::builder()
         .status(code)
-        .header("content-type", "application/json")
+        .header("content-type", content_type)
         .body(StreamBody::new(body))
         .expect("a response")
 }
@@ -100,7 +111,7 @@ impl Source {
             let script = match request.uri().path() {
                 "/api/v1/services" => services.clone(),
                 "/apis/discovery.k8s.io/v1/endpointslices" => slices.clone(),
-                _ => Script::new([]),
+                _ => Script::new(Encoding::Json, []),
             };
             async move { Ok::<_, Infallible>(answer(script, query).await) }
         });
@@ -110,6 +121,7 @@ impl Source {
         let options = Options {
             node_name: "worker-1".to_owned(),
             wait_for_node,
+            accept: super::accept("", ""),
             intake: IntakeOptions::default(),
         };
         Source { notices, _tasks: watch(&client, &options, sink) }
@@ -162,21 +174,57 @@ fn expired() -> Value {
     )
 }
 
-/// Slices: none, complete.
-fn no_slices() -> Arc<Script> {
-    Script::new([Answer::Events(vec![bookmark(1, true)])])
+/// Each test once for either encoding.
+macro_rules! in_both_encodings {
+    ($($name:ident)*) => {
+        mod json {
+            use super::Encoding::Json;
+            $(#[tokio::test(start_paused = true)] async fn $name() { super::$name(Json).await })*
+        }
+        mod protobuf {
+            use super::Encoding::Protobuf;
+            $(#[tokio::test(start_paused = true)] async fn $name() { super::$name(Protobuf).await })*
+        }
+    };
 }
 
-#[tokio::test(start_paused = true)]
-async fn complete_is_said_once_after_services_and_slices() {
-    let services = Script::new([Answer::Events(vec![
-        event("ADDED", service("a", 1)),
-        event("ADDED", service("b", 2)),
-        bookmark(5, true),
-        event("DELETED", service("a", 6)),
-    ])]);
-    let slices =
-        Script::new([Answer::Refusal(500, "starting"), Answer::Events(vec![bookmark(5, true)])]);
+in_both_encodings! {
+    complete_is_said_once_after_services_and_slices
+    a_burst_is_one_batch
+    an_ended_watch_goes_on_where_it_was
+    what_vanished_before_a_new_list_is_deleted_after_it
+    a_list_that_breaks_off_deletes_nothing
+    pages_where_streaming_lists_are_refused
+    a_server_that_does_not_select_by_cluster_ip_is_asked_for_all
+    silence_ends_a_watch
+    one_unreadable_object_does_not_hold_up_the_others
+    a_node_that_cannot_be_read_is_waited_for_in_vain
+    what_cannot_be_read_is_listed_again
+    an_unreadable_object_stays_what_it_was
+    a_server_behind_another_one_is_asked_for_its_newest
+    service_cidrs_are_waited_for_a_moment
+    a_watch_that_ends_at_once_is_not_asked_for_without_pause
+}
+
+/// Slices: none, complete.
+fn no_slices(encoding: Encoding) -> Arc<Script> {
+    Script::new(encoding, [Answer::Events(vec![bookmark(1, true)])])
+}
+
+async fn complete_is_said_once_after_services_and_slices(encoding: Encoding) {
+    let services = Script::new(
+        encoding,
+        [Answer::Events(vec![
+            event("ADDED", service("a", 1)),
+            event("ADDED", service("b", 2)),
+            bookmark(5, true),
+            event("DELETED", service("a", 6)),
+        ])],
+    );
+    let slices = Script::new(
+        encoding,
+        [Answer::Refusal(500, "starting"), Answer::Events(vec![bookmark(5, true)])],
+    );
     let mut source = Source::start(&services, &slices);
     // The slices fail first, so that all of the Services is there before they are complete.
     assert_eq!(source.next().await, ["+a", "+b"]);
@@ -193,26 +241,28 @@ async fn complete_is_said_once_after_services_and_slices() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_burst_is_one_batch() {
+async fn a_burst_is_one_batch(encoding: Encoding) {
     let many = (1..=1000).map(|n| event("ADDED", service(&format!("s{n}"), n)));
-    let services = Script::new([Answer::Events(many.chain([bookmark(2000, true)]).collect())]);
-    let mut source = Source::start(&services, &Script::new([]));
+    let services =
+        Script::new(encoding, [Answer::Events(many.chain([bookmark(2000, true)]).collect())]);
+    let mut source = Source::start(&services, &Script::new(encoding, []));
     assert_eq!(source.next().await.len(), 1000);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_ended_watch_goes_on_where_it_was() {
-    let services = Script::new([
-        Answer::Ended(vec![
-            event("ADDED", service("a", 1)),
-            bookmark(5, true),
-            event("MODIFIED", service("a", 6)),
-            bookmark(9, false),
-        ]),
-        Answer::Events(vec![event("MODIFIED", service("a", 10))]),
-    ]);
-    let mut source = Source::start(&services, &no_slices());
+async fn an_ended_watch_goes_on_where_it_was(encoding: Encoding) {
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Ended(vec![
+                event("ADDED", service("a", 1)),
+                bookmark(5, true),
+                event("MODIFIED", service("a", 6)),
+                bookmark(9, false),
+            ]),
+            Answer::Events(vec![event("MODIFIED", service("a", 10))]),
+        ],
+    );
+    let mut source = Source::start(&services, &no_slices(encoding));
     let mut seen = Vec::new();
     while seen.len() < 4 {
         seen.extend(source.next().await);
@@ -225,23 +275,25 @@ async fn an_ended_watch_goes_on_where_it_was() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_vanished_before_a_new_list_is_deleted_after_it() {
-    let services = Script::new([
-        Answer::Events(vec![
-            event("ADDED", service("kept", 1)),
-            event("ADDED", service("gone", 2)),
-            event("ADDED", service("changed", 3)),
-            bookmark(5, true),
-            expired(),
-        ]),
-        Answer::Events(vec![
-            event("ADDED", service("kept", 1)),
-            event("ADDED", service("changed", 7)),
-            bookmark(8, true),
-        ]),
-    ]);
-    let mut source = Source::start(&services, &no_slices());
+async fn what_vanished_before_a_new_list_is_deleted_after_it(encoding: Encoding) {
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Events(vec![
+                event("ADDED", service("kept", 1)),
+                event("ADDED", service("gone", 2)),
+                event("ADDED", service("changed", 3)),
+                bookmark(5, true),
+                expired(),
+            ]),
+            Answer::Events(vec![
+                event("ADDED", service("kept", 1)),
+                event("ADDED", service("changed", 7)),
+                bookmark(8, true),
+            ]),
+        ],
+    );
+    let mut source = Source::start(&services, &no_slices(encoding));
     let mut seen = Vec::new();
     while !seen.contains(&"-gone".to_owned()) {
         seen.extend(source.next().await);
@@ -252,19 +304,21 @@ async fn what_vanished_before_a_new_list_is_deleted_after_it() {
     assert!(again.contains("sendInitialEvents=true"), "{again}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_list_that_breaks_off_deletes_nothing() {
-    let services = Script::new([
-        Answer::Events(vec![event("ADDED", service("a", 1)), bookmark(5, true), expired()]),
-        Answer::Ended(vec![]),
-        Answer::Refusal(503, "overloaded"),
-        Answer::Events(vec![
-            event("ADDED", service("a", 1)),
-            bookmark(6, true),
-            event("ADDED", service("b", 7)),
-        ]),
-    ]);
-    let mut source = Source::start(&services, &no_slices());
+async fn a_list_that_breaks_off_deletes_nothing(encoding: Encoding) {
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Events(vec![event("ADDED", service("a", 1)), bookmark(5, true), expired()]),
+            Answer::Ended(vec![]),
+            Answer::Refusal(503, "overloaded"),
+            Answer::Events(vec![
+                event("ADDED", service("a", 1)),
+                bookmark(6, true),
+                event("ADDED", service("b", 7)),
+            ]),
+        ],
+    );
+    let mut source = Source::start(&services, &no_slices(encoding));
     let mut seen = Vec::new();
     while !seen.contains(&"+b".to_owned()) {
         seen.extend(source.next().await);
@@ -273,25 +327,27 @@ async fn a_list_that_breaks_off_deletes_nothing() {
     assert_eq!(seen, ["+a", "+b"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn pages_where_streaming_lists_are_refused() {
+async fn pages_where_streaming_lists_are_refused(encoding: Encoding) {
     let page = |items: Vec<Value>, token: &str| {
         json!({
             "kind": "ServiceList", "apiVersion": "v1",
             "metadata": {"resourceVersion": "40", "continue": token}, "items": items,
         })
     };
-    let services = Script::new([
-        Answer::Refusal(
-            422,
-            "sendInitialEvents is forbidden for watch unless WatchList is enabled",
-        ),
-        Answer::List(page(vec![service("a", 1)], "next page=")),
-        Answer::List(page(vec![service("b", 2)], "")),
-        Answer::Events(vec![event("ADDED", service("c", 41)), expired()]),
-        Answer::List(page(vec![service("b", 2), service("c", 41)], "")),
-    ]);
-    let mut source = Source::start(&services, &no_slices());
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Refusal(
+                422,
+                "sendInitialEvents is forbidden for watch unless WatchList is enabled",
+            ),
+            Answer::List(page(vec![service("a", 1)], "next page=")),
+            Answer::List(page(vec![service("b", 2)], "")),
+            Answer::Events(vec![event("ADDED", service("c", 41)), expired()]),
+            Answer::List(page(vec![service("b", 2), service("c", 41)], "")),
+        ],
+    );
+    let mut source = Source::start(&services, &no_slices(encoding));
     let mut seen = Vec::new();
     while !seen.contains(&"-a".to_owned()) {
         seen.extend(source.next().await);
@@ -305,21 +361,23 @@ async fn pages_where_streaming_lists_are_refused() {
 }
 
 /// Kubernetes 1.28 and others of its time.
-#[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_select_by_cluster_ip_is_asked_for_all() {
+async fn a_server_that_does_not_select_by_cluster_ip_is_asked_for_all(encoding: Encoding) {
     let list = json!({
         "kind": "ServiceList", "apiVersion": "v1",
         "metadata": {"resourceVersion": "40"}, "items": [service("a", 1)],
     });
-    let services = Script::new([
-        Answer::Refusal(
-            422,
-            "sendInitialEvents is forbidden for watch unless WatchList is enabled",
-        ),
-        Answer::Refusal(400, "field label not supported: spec.clusterIP"),
-        Answer::List(list),
-    ]);
-    let mut source = Source::start(&services, &no_slices());
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Refusal(
+                422,
+                "sendInitialEvents is forbidden for watch unless WatchList is enabled",
+            ),
+            Answer::Refusal(400, "field label not supported: spec.clusterIP"),
+            Answer::List(list),
+        ],
+    );
+    let mut source = Source::start(&services, &no_slices(encoding));
     assert_eq!(source.next().await, ["+a"]);
     let requests = services.requests();
     assert!(requests[1].contains("fieldSelector=spec.clusterIP"), "{}", requests[1]);
@@ -327,13 +385,15 @@ async fn a_server_that_does_not_select_by_cluster_ip_is_asked_for_all() {
     assert!(requests[2].contains("labelSelector="), "{}", requests[2]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn silence_ends_a_watch() {
-    let services = Script::new([
-        Answer::Events(vec![event("ADDED", service("a", 1)), bookmark(5, true)]),
-        Answer::Events(vec![event("DELETED", service("a", 6))]),
-    ]);
-    let mut source = Source::start(&services, &no_slices());
+async fn silence_ends_a_watch(encoding: Encoding) {
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Events(vec![event("ADDED", service("a", 1)), bookmark(5, true)]),
+            Answer::Events(vec![event("DELETED", service("a", 6))]),
+        ],
+    );
+    let mut source = Source::start(&services, &no_slices(encoding));
     let mut seen = Vec::new();
     while !seen.contains(&"-a".to_owned()) {
         seen.extend(source.next().await);
@@ -341,25 +401,106 @@ async fn silence_ends_a_watch() {
     assert!(services.requests()[1].contains("&resourceVersion=5"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_unreadable_object_does_not_hold_up_the_others() {
+async fn one_unreadable_object_does_not_hold_up_the_others(encoding: Encoding) {
     let mut bad = service("bad", 2);
     bad["spec"]["ports"] = json!("none");
-    let services = Script::new([Answer::Events(vec![
-        event("ADDED", service("a", 1)),
-        event("ADDED", bad),
-        event("ADDED", service("b", 3)),
-        bookmark(5, true),
-    ])]);
-    let mut source = Source::start(&services, &Script::new([]));
-    assert_eq!(source.next().await, ["+a"]);
-    assert_eq!(source.next().await, ["+b"]);
+    let services = Script::new(
+        encoding,
+        [Answer::Events(vec![
+            event("ADDED", service("a", 1)),
+            event("ADDED", bad),
+            event("ADDED", service("b", 3)),
+            bookmark(5, true),
+        ])],
+    );
+    let mut source = Source::start(&services, &Script::new(encoding, []));
+    assert_eq!(source.next().await, ["+a", "+b"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_node_that_cannot_be_read_is_waited_for_in_vain() {
+async fn a_node_that_cannot_be_read_is_waited_for_in_vain(encoding: Encoding) {
     let start = tokio::time::Instant::now();
-    let mut source = Source::start_waiting(&no_slices(), &no_slices(), Duration::from_secs(30));
+    let mut source =
+        Source::start_waiting(&no_slices(encoding), &no_slices(encoding), Duration::from_secs(30));
     assert_eq!(source.next().await, ["complete"]);
     assert_eq!(start.elapsed().as_secs(), 30);
+}
+
+async fn what_cannot_be_read_is_listed_again(encoding: Encoding) {
+    let mut bad = service("a", 6);
+    bad["spec"]["ports"] = json!("none");
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Events(vec![
+                event("ADDED", service("a", 1)),
+                bookmark(5, true),
+                event("MODIFIED", bad),
+            ]),
+            Answer::Events(vec![event("ADDED", service("a", 6)), bookmark(6, true)]),
+        ],
+    );
+    let mut source = Source::start(&services, &Script::new(encoding, []));
+    assert_eq!(source.next().await, ["+a"]);
+    assert_eq!(source.next().await, ["+a"]);
+    let again = &services.requests()[1];
+    assert!(again.contains("sendInitialEvents=true"), "{again}");
+}
+
+async fn an_unreadable_object_stays_what_it_was(encoding: Encoding) {
+    let mut bad = service("bad", 6);
+    bad["spec"]["ports"] = json!("none");
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Events(vec![
+                event("ADDED", service("bad", 1)),
+                event("ADDED", service("gone", 2)),
+                bookmark(5, true),
+                expired(),
+            ]),
+            Answer::Refusal(422, "sendInitialEvents is forbidden"),
+            Answer::List(json!({
+                "kind": "ServiceList", "apiVersion": "v1",
+                "metadata": {"resourceVersion": "40"}, "items": [service("a", 7), bad],
+            })),
+        ],
+    );
+    let mut source = Source::start(&services, &Script::new(encoding, []));
+    assert_eq!(source.next().await, ["+bad", "+gone"]);
+    assert_eq!(source.next().await, ["+a", "-gone"]);
+}
+
+async fn a_server_behind_another_one_is_asked_for_its_newest(encoding: Encoding) {
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Events(vec![event("ADDED", service("a", 1)), bookmark(5, true), expired()]),
+            Answer::Refusal(504, "Too large resource version: 5, current: 3"),
+            Answer::Events(vec![event("ADDED", service("b", 2)), bookmark(3, true)]),
+        ],
+    );
+    let mut source = Source::start(&services, &Script::new(encoding, []));
+    assert_eq!(source.next().await, ["+a"]);
+    assert_eq!(source.next().await, ["+b", "-a"]);
+    let requests = services.requests();
+    assert!(requests[0].contains("resourceVersion=0"), "{}", requests[0]);
+    assert!(requests[2].ends_with("resourceVersion="), "{}", requests[2]);
+}
+
+async fn service_cidrs_are_waited_for_a_moment(encoding: Encoding) {
+    let start = tokio::time::Instant::now();
+    let mut source = Source::start(&no_slices(encoding), &no_slices(encoding));
+    assert_eq!(source.next().await, ["complete"]);
+    assert_eq!(start.elapsed().as_secs(), 2);
+}
+
+async fn a_watch_that_ends_at_once_is_not_asked_for_without_pause(encoding: Encoding) {
+    let start = tokio::time::Instant::now();
+    let mut answers = vec![Answer::Ended(vec![bookmark(5, true)])];
+    answers.extend((0..5).map(|_| Answer::Ended(vec![])));
+    answers.push(Answer::Events(vec![event("ADDED", service("a", 6))]));
+    let services = Script::new(encoding, answers);
+    let mut source = Source::start(&services, &Script::new(encoding, []));
+    assert_eq!(source.next().await, ["+a"]);
+    assert!(start.elapsed().as_secs() > 5, "{:?}", start.elapsed());
 }

@@ -1,23 +1,23 @@
-//! Following one kind of object. [`watcher`] lists, watches, resumes and lists again; here its events
-//! become changes.
+//! Following one kind of object: the events of [`follow`] become changes.
 //!
 //! Objects are passed on as they come, also during a list; what a later list no longer has is deleted
 //! when that list is complete. While the server is away nothing is passed on, so the last state stays.
 //! Of each object only the name and a hash of its version are kept: about 60 bytes, of which the name
 //! is shared with the plan.
 
+use super::encoding::Unreadable;
 use super::kind::{Kind, gone};
+use super::reflector::{Error, Event, Selectors, follow};
 use super::{Notice, Sink};
 use crate::intake::{Intake, ObjectKey, Options as IntakeOptions, Reporter};
 use crate::model::Change;
 use foldhash::fast::{FixedState, RandomState};
 use futures::{FutureExt, StreamExt};
 use hashbrown::HashMap;
-use kube::core::Status;
+use http::HeaderValue;
+use kube::Client;
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::InitialListStrategy::ListWatch;
-use kube::runtime::watcher::{Config, DefaultBackoff, Error, Event, watcher};
-use kube::{Api, Client};
+use kube::runtime::watcher::DefaultBackoff;
 use std::error::Error as _;
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -70,63 +70,42 @@ impl Watch {
     }
 
     /// Follows the objects that `selectors` select; never returns.
-    pub async fn run<K: Kind>(mut self, client: Client, selectors: Config) {
-        let mut config = selectors.streaming_lists();
-        loop {
-            let api = Api::<K>::all(client.clone());
-            let mut events = watcher(api, config.clone()).boxed();
-            loop {
-                // The stream has no end.
-                let Some(first) = events.next().await else { break };
-                let mut outcome = first.map(|event| self.take(event));
-                // Whatever else has arrived goes into the same batch.
-                while outcome.is_ok()
-                    && self.batch.len() < BATCH
-                    && let Some(Some(next)) = events.next().now_or_never()
-                {
-                    outcome = next.map(|event| self.take(event));
-                }
-                // What came before an error is good.
-                self.flush();
-                let Err(error) = outcome else { continue };
-                let code = refusal(&error);
-                if matches!(code, 400 | 422) && config.initial_list_strategy != ListWatch {
-                    tracing::info!("{}: the server has no streaming lists", name::<K>());
-                    config.initial_list_strategy = ListWatch;
-                    break;
-                }
-                if code == 400 && K::MAY_FILTER && config.field_selector.take().is_some() {
-                    tracing::info!(
-                        "{}: the server does not select by field, all are read ({})",
-                        name::<K>(),
-                        chain(&error)
-                    );
-                    break;
-                }
-                self.wait::<K>(&error, code).await;
-                if code == 410 {
-                    // This watcher would go on asking for a version that the server no longer has.
-                    break;
-                }
+    pub async fn run<K: Kind>(mut self, client: Client, accept: HeaderValue, selectors: Selectors) {
+        let mut events = follow::<K>(client, accept, selectors);
+        // The stream has no end.
+        while let Some(first) = events.next().await {
+            let mut outcome = first.map(|event| self.take(event));
+            // Whatever else has arrived goes into the same batch.
+            while outcome.is_ok()
+                && self.batch.len() < BATCH
+                && let Some(Some(next)) = events.next().now_or_never()
+            {
+                outcome = next.map(|event| self.take(event));
+            }
+            // What came before an error is good.
+            self.flush();
+            if let Err(error) = outcome {
+                self.wait::<K>(&error).await;
             }
         }
     }
 
     /// Reports an error and waits before the next attempt.
-    async fn wait<K: Kind>(&mut self, error: &Error, code: u16) {
+    async fn wait<K: Kind>(&mut self, error: &Error) {
         let name = name::<K>();
         self.failures += 1;
-        let mut wait = self.backoff.next().unwrap_or(MISSING);
-        let error = chain(error);
-        if K::OPTIONAL && matches!(code, 403 | 404) {
+        let mut wait = self.backoff.next().unwrap_or(MISSING).max(error.retry_after());
+        let said = chain(error);
+        if K::OPTIONAL && matches!(error.code(), 403 | 404) {
             wait += MISSING;
             if self.failures == 1 {
-                tracing::info!("{name}: not available from this server ({error}); going without");
+                tracing::info!("{name}: not available from this server ({said}); going without");
             }
+            self.end_of_list();
         } else if self.failures.is_power_of_two() {
             // A mention at the first failure and then ever more rarely.
             let failures = self.failures;
-            tracing::warn!(failures, "{name}: {error}; trying again, the last state stays");
+            tracing::warn!(failures, "{name}: {said}; trying again, the last state stays");
         }
         sleep(wait).await;
     }
@@ -134,15 +113,16 @@ impl Watch {
     fn take<K: Kind>(&mut self, event: Event<K>) {
         match event {
             // No success yet.
-            Event::Init => return self.lists += 1,
-            Event::InitApply(object) | Event::Apply(object) => self.apply(&object),
-            Event::Delete(object) => {
+            Event::Listing => return self.lists += 1,
+            Event::Applied(object) => self.apply(&object),
+            Event::Deleted(object) => {
                 let key = object.read(&mut self.intake).key;
                 if self.known.remove(&key).is_some() {
                     self.forget(&key);
                 }
             }
-            Event::InitDone => self.listed::<K>(),
+            Event::Listed => self.listed::<K>(),
+            Event::Unreadable(unreadable) => self.keep::<K>(&unreadable),
         }
         self.backoff.reset();
         if std::mem::take(&mut self.failures) > 2 {
@@ -169,6 +149,20 @@ impl Watch {
         self.batch.push(reading.change);
     }
 
+    /// An object that cannot be read stays what it was.
+    fn keep<K: Kind>(&mut self, unreadable: &Unreadable) {
+        let Unreadable { metadata, message } = unreadable;
+        let key = metadata.as_ref().map(|metadata| K::key(metadata, &mut self.intake));
+        let Some(key) = key else {
+            tracing::error!("{}: an object cannot be read: {message}", name::<K>());
+            return;
+        };
+        if let Some(seen) = self.known.get_mut(&key) {
+            seen.list = self.lists;
+        }
+        tracing::error!("{key} cannot be read, it stays as it was: {message}");
+    }
+
     /// A list is complete: what it did not name is gone.
     fn listed<K: Kind>(&mut self) {
         let list = self.lists;
@@ -180,6 +174,11 @@ impl Watch {
         }
         self.flush();
         tracing::debug!(objects = self.known.len(), "{}: listed", name::<K>());
+        self.end_of_list();
+    }
+
+    /// All is there that the server has, for the first time.
+    fn end_of_list(&mut self) {
         if let Some(complete) = self.complete.take() {
             complete();
         }
@@ -202,32 +201,8 @@ fn name<K: Kind>() -> String {
     K::plural(&()).into_owned()
 }
 
-/// The HTTP status with which the server refused a list or a watch, else 0.
-fn refusal(error: &Error) -> u16 {
-    match error {
-        Error::InitialListFailed(kube::Error::Api(status))
-        | Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
-        _ => 0,
-    }
-}
-
-/// An error with all its causes: the top one alone says only "client error (Connect)". Of what a server refuses, its
-/// words.
+/// An error with all its causes: the top one alone says only "client error (Connect)".
 fn chain(error: &Error) -> String {
-    let said = |status: &Status| match status.code {
-        0 => format!("{:?} ({})", status.message, status.reason),
-        code => format!("{:?} ({code} {})", status.message, status.reason),
-    };
-    match error {
-        Error::InitialListFailed(kube::Error::Api(status)) => {
-            return format!("the server refuses the list: {}", said(status));
-        }
-        Error::WatchStartFailed(kube::Error::Api(status)) => {
-            return format!("the server refuses the watch: {}", said(status));
-        }
-        Error::WatchError(status) => return format!("the server ends the watch: {}", said(status)),
-        _ => {}
-    }
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |error| (*error).source()) {
         let cause = cause.to_string();

@@ -86,6 +86,10 @@ pub fn start(
             let (unfit, mut is_unfit) = unbounded_channel();
             let options = api::Options {
                 node_name: config.node_name.clone(),
+                accept: api::accept(
+                    &config.document.client_connection.accept_content_types,
+                    &config.document.client_connection.content_type,
+                ),
                 wait_for_node: if needs_pod_cidrs { POD_CIDR_PATIENCE } else { NODE_PATIENCE },
                 intake,
             };

@@ -29,7 +29,8 @@ const WAITING: usize = 64;
 
 /// How to reach the API server; the fields of `clientConnection` and of `--master`.
 ///
-/// `acceptContentTypes` and `contentType` are not among them: `kube` speaks JSON alone.
+/// `acceptContentTypes` and `contentType` are not among them: they are about lists and watches
+/// ([`accept`](super::accept)). What is sent, Events, is JSON, which every server takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionOptions {
     /// `clientConnection.kubeconfig`. None, with no `master` either: in-cluster configuration.

@@ -1,6 +1,7 @@
 //! What is said with an answer that is an error. The API server sends a Status; what stands before it (a balancer, a
 //! proxy, a gateway that asks for a login) sends pages and objects of its own, of which `kube` would keep nothing.
 
+use crate::api::encoding::protobuf;
 use http::Response;
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
@@ -20,6 +21,10 @@ pub async fn with_status(response: Response<Body>) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let body = Limited::new(body, LOOKED_AT).collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    if let Some(status) = protobuf::status(&body) {
+        let body = serde_json::to_vec(&status).unwrap_or_default();
+        return Response::from_parts(parts, Body::from(body));
+    }
     let is_told = |status: &Status| status.code != 0 && !status.message.is_empty();
     if serde_json::from_slice::<Status>(&body).is_ok_and(|status| is_told(&status)) {
         return Response::from_parts(parts, Body::from(body));

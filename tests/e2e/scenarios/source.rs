@@ -1,7 +1,7 @@
 //! The API source alone, against the real server.
 
 use crate::World;
-use kube_proxy::api::{ConnectionOptions, Notice, Observer, Options, Sink, connect, watch};
+use kube_proxy::api::{ConnectionOptions, Notice, Observer, Options, Sink, accept, connect, watch};
 use kube_proxy::intake;
 use serde_json::json;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ fn listed(notices: &Receiver<Notice>) -> Vec<String> {
     changes
 }
 
-/// Of objects with every field that counts nothing is lost.
+/// Of objects with every field that counts nothing is lost, and they are the same in either encoding.
 pub fn objects_are_read_whole(world: &mut World) {
     let name = "whole";
     let mut full = service(name);
@@ -64,26 +64,8 @@ pub fn objects_are_read_whole(world: &mut World) {
         world.cluster.apply(object);
     }
 
-    let (sender, notices) = channel();
-    let sink: Sink = Arc::new(move |notice| drop(sender.send(notice)));
-    let options = ConnectionOptions {
-        kubeconfig: Some(world.cluster.directory().join("admin.kubeconfig")),
-        ..ConnectionOptions::default()
-    };
-    let watched = Options {
-        node_name: "whole".to_owned(),
-        wait_for_node: std::time::Duration::from_secs(30),
-        intake: intake::Options::default(),
-    };
-    let list = world.lab.node().namespace.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async move {
-            let calls: Observer = Arc::new(|_| {});
-            let client = connect(options, calls).await.expect("a kubeconfig");
-            let _tasks = watch(&client, &watched, sink);
-            tokio::task::spawn_blocking(move || listed(&notices)).await.expect("no panic")
-        })
-    });
+    let list = read(world, "application/vnd.kubernetes.protobuf");
+    assert_eq!(list, read(world, "application/json"));
     for part in
         ["10.96.0.1", "77s", "Sctp", "ToBeDeletedByClusterAutoscaler", "zone-a", "1767323045"]
     {
@@ -93,4 +75,29 @@ pub fn objects_are_read_whole(world: &mut World) {
     for object in [&full, &hinted, &tainted] {
         world.cluster.delete(object);
     }
+}
+
+/// What the source makes of what the server sends in this encoding.
+fn read(world: &World, accepted: &str) -> Vec<String> {
+    let (sender, notices) = channel();
+    let sink: Sink = Arc::new(move |notice| drop(sender.send(notice)));
+    let options = ConnectionOptions {
+        kubeconfig: Some(world.cluster.directory().join("admin.kubeconfig")),
+        ..ConnectionOptions::default()
+    };
+    let watched = Options {
+        node_name: "whole".to_owned(),
+        wait_for_node: std::time::Duration::from_secs(30),
+        accept: accept(accepted, ""),
+        intake: intake::Options::default(),
+    };
+    world.lab.node().namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async move {
+            let calls: Observer = Arc::new(|_| {});
+            let client = connect(options, calls).await.expect("a kubeconfig");
+            let _tasks = watch(&client, &watched, sink);
+            tokio::task::spawn_blocking(move || listed(&notices)).await.expect("no panic")
+        })
+    })
 }
