@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
     let set_filter = app::logging::init(&config.logging)?;
-    // Cleaning up takes nothing from the configuration.
+    // Cleaning up takes no more from the configuration than what is to stay.
     if config.action != Action::Cleanup {
         flags.without_effect().iter().for_each(|line| tracing::info!("{line}"));
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -49,7 +49,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Action::Cleanup => app::cleanup(),
+        Action::Cleanup => app::cleanup(&config),
         Action::InitOnly => app::init(&config),
         Action::Run => app::run(config, flags.in_effect().clone(), set_filter),
     }

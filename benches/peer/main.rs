@@ -14,6 +14,8 @@
 //!   the first connection answered by the new pod
 //! * CPU: what the program and its children spent during the updates, by update
 //! * memory: resident after the updates, and at its highest
+//! * server: processor time of the API server and bytes that it sends, for a start (the lists) and for an update, in
+//!   which its own work for the change is contained
 
 mod probe;
 mod report;
@@ -41,6 +43,22 @@ const UPDATES: usize = 300;
 pub enum Who {
     Ours,
     Upstream,
+}
+
+/// What something costs the API server.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Seconds of a processor.
+    pub cpu: f64,
+    pub bytes: f64,
+}
+
+impl Cost {
+    /// What each of so many has cost since then.
+    fn since(self, before: &Cost, count: usize) -> Cost {
+        let each = |now: f64, before: f64| (now - before) / count as f64;
+        Cost { cpu: each(self.cpu, before.cpu), bytes: each(self.bytes, before.bytes) }
+    }
 }
 
 struct Arguments {
@@ -163,23 +181,27 @@ impl Bench {
     fn measure(&self, who: Who, vip: std::net::SocketAddr) -> Measured {
         let client = &self.lab.machine("client").namespace;
         self.point_at("a");
-        let mut loads = Vec::new();
+        let (mut loads, mut load_costs) = (Vec::new(), Vec::new());
         let mut process = None;
         for _ in 0..STARTS {
             drop(process.take());
             self.lab.nft(&["flush", "ruleset"]);
+            self.cluster.wait_idle();
+            let before = self.server();
             let start = Instant::now();
             let mut started = self.start(who);
             let answered =
                 client.run(|| probe::first_answer(vip, "a", || started.assert_running()));
             loads.push(answered.duration_since(start));
+            // Whatever the start leaves to be done is not the updates' cost.
+            started.wait_idle();
+            load_costs.push(self.server().since(&before, 1));
             process = Some(started);
         }
         let process = process.expect("started");
-        // Whatever the start leaves to be done is not the updates' cost.
-        process.wait_idle();
 
         let mut updates = Vec::new();
+        let before = self.server();
         let (cpu, began) = (process.cpu(), Instant::now());
         let mut pods = ["b", "a"].into_iter().cycle();
         while updates.len() < UPDATES && (updates.len() < 5 || began.elapsed() < self.time) {
@@ -193,8 +215,25 @@ impl Bench {
             updates.push(answered.saturating_duration_since(acknowledged));
         }
         let cpu = (process.cpu() - cpu) / updates.len() as f64;
+        let update_cost = self.server().since(&before, updates.len());
         let (memory, peak) = process.memory();
         process.stop(Signal::SIGTERM);
-        Measured { loads, updates, cpu: Duration::from_secs_f64(cpu), memory, peak }
+        let load_cost = load_costs.into_iter().min_by(|a, b| a.cpu.total_cmp(&b.cpu));
+        let load_cost = load_cost.expect("it was started");
+        let cpu = Duration::from_secs_f64(cpu);
+        Measured { loads, updates, cpu, memory, peak, load_cost, update_cost }
+    }
+
+    /// What the API server has spent so far.
+    fn server(&self) -> Cost {
+        let cpu = self.cluster.processes().iter().map(|process| process.cpu()).sum();
+        let table = self.lab.machine("api").namespace.run(|| fs::read("/proc/thread-self/net/dev"));
+        let table = String::from_utf8(table.expect("the interfaces")).expect("text");
+        let sent = |line: &str| {
+            let (name, counters) = line.split_once(':')?;
+            let sent: f64 = counters.split_whitespace().nth(8)?.parse().ok()?;
+            (name.trim() != "lo").then_some(sent)
+        };
+        Cost { cpu, bytes: table.lines().filter_map(sent).sum() }
     }
 }

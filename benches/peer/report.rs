@@ -1,6 +1,6 @@
 //! The figures, as a table for people and as raw numbers.
 
-use crate::Who;
+use crate::{Cost, Who};
 use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
@@ -17,6 +17,9 @@ pub struct Measured {
     /// Resident memory in KiB, at the end and at most.
     pub memory: u64,
     pub peak: u64,
+    /// What a start and what an update cost the API server.
+    pub load_cost: Cost,
+    pub update_cost: Cost,
 }
 
 /// A percentile of some durations, in milliseconds.
@@ -29,7 +32,7 @@ fn percentile(durations: &[Duration], percent: usize) -> f64 {
 
 impl Measured {
     /// The columns: name, value, digits.
-    fn figures(&self) -> [(&'static str, f64, usize); 6] {
+    fn figures(&self) -> [(&'static str, f64, usize); 10] {
         [
             ("load, ms", percentile(&self.loads, 50), 0),
             ("update p50, ms", percentile(&self.updates, 50), 1),
@@ -37,6 +40,10 @@ impl Measured {
             ("CPU an update, ms", self.cpu.as_secs_f64() * 1e3, 2),
             ("RSS, MiB", self.memory as f64 / 1024.0, 1),
             ("peak, MiB", self.peak as f64 / 1024.0, 1),
+            ("server: CPU a load, ms", self.load_cost.cpu * 1e3, 0),
+            ("sent a load, MiB", self.load_cost.bytes / 1024.0 / 1024.0, 1),
+            ("CPU an update, ms", self.update_cost.cpu * 1e3, 2),
+            ("sent an update, KiB", self.update_cost.bytes / 1024.0, 1),
         ]
     }
 }

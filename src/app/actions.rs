@@ -4,9 +4,13 @@ use crate::config::{Config, Source};
 use crate::kernel::nft::{Kernel, Nft, describe_owner};
 use crate::kernel::sysctl::{ConntrackSettings, Sysctl, SysctlError, conntrack_max};
 use crate::kernel::{conntrack, leftovers};
-use crate::plan::layout::{INTERIM, TABLE};
+use crate::model::parse_cidr;
+use crate::plan::is_this_layout;
+use crate::plan::layout::{INTERIM, SetKind, SetName, TABLE};
 use crate::sync::delete_table;
 use anyhow::{Context, bail};
+use ipnet::IpNet;
+use nft_table::{Family, Key, Value};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// What needs more privileges than serving (`--init-only` stops after it): loads kernel modules and
@@ -82,9 +86,10 @@ fn raise_open_files() {
 }
 
 /// `--cleanup`: removes everything that this proxy or another mode of kube-proxy has put into
-/// nftables.
-pub fn cleanup() -> anyhow::Result<()> {
+/// nftables and IPVS.
+pub fn cleanup(config: &Config) -> anyhow::Result<()> {
     let mut kernel = Nft::open().context("cannot reach nftables")?;
+    let node_ports = node_ports(&mut kernel)?;
     for table in [TABLE, INTERIM] {
         if let Some(owner) = kernel.table(table)?.and_then(|there| there.owner) {
             bail!("table inet {table} is owned by {}: end that first", describe_owner(owner));
@@ -93,11 +98,55 @@ pub fn cleanup() -> anyhow::Result<()> {
             tracing::info!("deleted table inet {table}");
         }
     }
-    remove_leftovers()
+    remove_ipvs(&excluded(config), &node_ports)?;
+    remove_rules()
 }
 
-/// Removes what other modes left.
-pub fn remove_leftovers() -> anyhow::Result<()> {
+/// The networks of `ipvs.excludeCIDRs`.
+pub fn excluded(config: &Config) -> Vec<IpNet> {
+    let cidrs = config.document.ipvs.exclude_cidrs.iter().flatten();
+    cidrs.filter_map(|cidr| parse_cidr(cidr)).collect()
+}
+
+/// Removes what other modes left, once the table is in the kernel.
+pub fn remove_leftovers(excluded: &[IpNet]) -> anyhow::Result<()> {
+    let mut kernel = Nft::open().context("cannot reach nftables")?;
+    let node_ports = node_ports(&mut kernel)?;
+    // Each is tried, whatever becomes of the other.
+    let rules = remove_rules();
+    remove_ipvs(excluded, &node_ports)?;
+    rules
+}
+
+/// The NodePorts that the table has.
+fn node_ports(kernel: &mut Nft) -> anyhow::Result<leftovers::NodePorts> {
+    let Some(there) = kernel.declarations(TABLE)?.filter(is_this_layout) else {
+        return Ok(leftovers::NodePorts::new());
+    };
+    let mut node_ports = leftovers::NodePorts::new();
+    for family in Family::BOTH {
+        let name = SetName::new(SetKind::ServiceNodeports, family).nft();
+        let set = there.sets.get(&name).and_then(|there| there.set.as_ref());
+        let elements = set.map(|set| kernel.elements(TABLE, set)).transpose()?;
+        // `tcp . 30080`: each field is filled up to four bytes.
+        let read = |(key, _): (Key, Value)| match *key.0 {
+            [protocol, _, _, _, high, low, ..] => Some((protocol, u16::from_be_bytes([high, low]))),
+            _ => None,
+        };
+        node_ports.extend(elements.into_iter().flatten().filter_map(read));
+    }
+    Ok(node_ports)
+}
+
+fn remove_ipvs(excluded: &[IpNet], node_ports: &leftovers::NodePorts) -> anyhow::Result<()> {
+    if let Some(count) = leftovers::remove_ipvs(excluded, node_ports)? {
+        tracing::info!("removed the device kube-ipvs0 and {count} virtual servers of Services");
+    }
+    Ok(())
+}
+
+/// Removes the tables and chains that other modes left.
+fn remove_rules() -> anyhow::Result<()> {
     let removed = leftovers::remove()?;
     if !removed.is_nothing() {
         tracing::info!(

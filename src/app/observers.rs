@@ -10,6 +10,7 @@ use crate::localhost;
 use crate::metrics::Metrics;
 use crate::sync::{FollowUp, InboxWatch, Observers};
 use anyhow::Context;
+use ipnet::IpNet;
 use nft_table::Family;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,6 +77,7 @@ impl Shared {
             lives::spawn("localhost NodePorts", run);
         }
         let told = events.clone();
+        let excluded = actions::excluded(config);
         Ok(Observers {
             health: self.health.clone(),
             metrics: self.metrics.clone(),
@@ -89,7 +91,7 @@ impl Shared {
             refused: Box::new(move |service, reason| events.service_refused(service, reason)),
             first_sync: Some(Box::new(move || {
                 drop(pending);
-                remove_leftovers();
+                remove_leftovers(excluded);
             })),
         })
     }
@@ -113,10 +115,10 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(300);
 
 /// On a thread of its own, for tens of thousands of old chains take the kernel seconds; until all is gone that can go.
-fn remove_leftovers() {
-    let work = || {
+fn remove_leftovers(excluded: Vec<IpNet>) {
+    let work = move || {
         let mut wait = FIRST_WAIT;
-        while let Err(error) = actions::remove_leftovers() {
+        while let Err(error) = actions::remove_leftovers(&excluded) {
             let next = humantime::format_duration(wait);
             tracing::warn!(
                 "leftovers of other modes stay for now, next attempt in {next}: {error:#}"

@@ -14,11 +14,11 @@ section! {
         /// Kubeconfig file; without it and --master the pod's ServiceAccount is used
         #[arg(id = "/clientConnection/kubeconfig", long = "kubeconfig", value_name = "FILE")]
         kubeconfig: String,
-        // JSON alone is spoken.
         #[arg(skip)]
         accept_content_types: String,
+        /// Media type of what the API server sends, or JSON where it has no other
         #[arg(id = "/clientConnection/contentType", long = "kube-api-content-type",
-            value_name = "TYPE", help_heading = WITHOUT_EFFECT)]
+            value_name = "TYPE")]
         content_type: String = "application/vnd.kubernetes.protobuf",
         /// Burst of requests
         #[arg(id = "/clientConnection/burst", long = "kube-api-burst", value_name = "N")]

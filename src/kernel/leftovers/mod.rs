@@ -4,7 +4,8 @@
 //! `KUBE-*` chains that its iptables and ipvs modes made with iptables-nft in the tables `nat`,
 //! `filter` and `mangle`, together with the rules of base chains that lead there. Chains of the
 //! kubelet, everybody else's chains and rules, and the iptables tables themselves stay. What
-//! iptables-legacy keeps is not in nftables: only its tables can be told ([`legacy_tables`]); nor are ipsets and IPVS.
+//! iptables-legacy keeps is not in nftables: only its tables can be told ([`legacy_tables`]). What the ipvs mode has in
+//! IPVS goes by [`remove_ipvs`]; its ipsets, to which no rule leads any more, stay.
 //!
 //! To be called once the own table serves, so that no moment is without rules. Everything goes in
 //! one transaction, or a few when there is very much of it. The pieces: `names` knows which chains
@@ -13,11 +14,13 @@
 
 mod batch;
 mod inventory;
+mod ipvs;
 mod legacy;
 mod names;
 mod objects;
 mod removal;
 
+pub use ipvs::{NodePorts, remove_ipvs};
 pub use legacy::tables as legacy_tables;
 
 use crate::kernel::netlink::{Error as NetlinkError, Netlink, Options, retry};
@@ -79,12 +82,14 @@ impl Removed {
 /// Why leftovers could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoversError {
-    #[error("cannot open a netfilter netlink socket to look for leftovers: {0}")]
+    #[error("cannot open a netlink socket to look for leftovers: {0}")]
     Socket(io::Error),
     #[error("cannot list {what} to look for leftovers of other kube-proxy modes: {source}")]
     List { what: &'static str, source: NetlinkError },
     #[error("cannot ask for {what} to look for leftovers of other kube-proxy modes: {source}")]
     Request { what: &'static str, source: QueryError },
+    #[error("what the ipvs mode of kube-proxy left, {what}: {source}")]
+    Ipvs { what: &'static str, source: NetlinkError },
     #[error("cannot remove leftovers of other kube-proxy modes: {0}")]
     Remove(NetlinkError),
     #[error("other programs kept changing their rules; leftovers of other kube-proxy modes remain")]

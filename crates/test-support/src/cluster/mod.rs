@@ -79,7 +79,6 @@ impl Cluster {
         format!("https://{}", self.api_address)
     }
 
-    /// File with the CA certificate of the API server.
     /// Its host alone.
     pub fn host(&self) -> String {
         let url = self.url();
@@ -87,6 +86,7 @@ impl Cluster {
         host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']).to_owned()
     }
 
+    /// File with the CA certificate of the API server.
     pub fn ca_file(&self) -> PathBuf {
         self.directory().join("certificates/apiserver.crt")
     }
