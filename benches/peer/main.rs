@@ -12,7 +12,7 @@
 //!   three starts
 //! * update: the slice of `probe` is switched from one pod to another; from the API server's acknowledgement to
 //!   the first connection answered by the new pod
-//! * CPU: what the program and its children spent during the updates, by update
+//! * CPU: what the program and its children spent until the start was over, and during the updates, by update
 //! * memory: resident after the updates, and at its highest
 //! * server: processor time of the API server and bytes that it sends, for a start (the lists) and for an update, in
 //!   which its own work for the change is contained
@@ -181,7 +181,7 @@ impl Bench {
     fn measure(&self, who: Who, vip: std::net::SocketAddr) -> Measured {
         let client = &self.lab.machine("client").namespace;
         self.point_at("a");
-        let (mut loads, mut load_costs) = (Vec::new(), Vec::new());
+        let (mut loads, mut load_cpu, mut load_costs) = (Vec::new(), Vec::new(), Vec::new());
         let mut process = None;
         for _ in 0..STARTS {
             drop(process.take());
@@ -195,6 +195,7 @@ impl Bench {
             loads.push(answered.duration_since(start));
             // Whatever the start leaves to be done is not the updates' cost.
             started.wait_idle();
+            load_cpu.push(Duration::from_secs_f64(started.cpu()));
             load_costs.push(self.server().since(&before, 1));
             process = Some(started);
         }
@@ -221,7 +222,7 @@ impl Bench {
         let load_cost = load_costs.into_iter().min_by(|a, b| a.cpu.total_cmp(&b.cpu));
         let load_cost = load_cost.expect("it was started");
         let cpu = Duration::from_secs_f64(cpu);
-        Measured { loads, updates, cpu, memory, peak, load_cost, update_cost }
+        Measured { loads, load_cpu, updates, cpu, memory, peak, load_cost, update_cost }
     }
 
     /// What the API server has spent so far.

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Measured {
     /// From the start to the first connection.
     pub loads: Vec<Duration>,
+    /// Processor time of a start.
+    pub load_cpu: Vec<Duration>,
     /// From the acknowledged change to the first connection.
     pub updates: Vec<Duration>,
     /// Processor time of one update.
@@ -32,9 +34,10 @@ fn percentile(durations: &[Duration], percent: usize) -> f64 {
 
 impl Measured {
     /// The columns: name, value, digits.
-    fn figures(&self) -> [(&'static str, f64, usize); 10] {
+    fn figures(&self) -> [(&'static str, f64, usize); 11] {
         [
             ("load, ms", percentile(&self.loads, 50), 0),
+            ("CPU a load, ms", percentile(&self.load_cpu, 50), 0),
             ("update p50, ms", percentile(&self.updates, 50), 1),
             ("update p99, ms", percentile(&self.updates, 99), 1),
             ("CPU an update, ms", self.cpu.as_secs_f64() * 1e3, 2),

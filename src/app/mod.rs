@@ -29,6 +29,8 @@ use crate::sync::{self, Input, Sender};
 use anyhow::{Context, bail};
 use logging::SetFilter;
 use node_ports::NodePortSelector;
+use observers::Shared;
+use sources::ApiServer;
 use startup::StartUp;
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -53,7 +55,10 @@ pub fn run(
     // From here on, whatever else is done and however long it takes.
     runtime.spawn(end_with_a_signal());
     actions::prepare(&config)?;
-    let served = runtime.block_on(serve(config, flags, set_filter, started));
+    let shared = Shared::new(&config);
+    let api_server = sources::connect(&config, &shared.metrics)?;
+    let served =
+        runtime.block_on(serve(config, flags, set_filter, started, shared, api_server.as_ref()));
     // Threads may be in the middle of something; none of it matters to the kernel.
     runtime.shutdown_background();
     served
@@ -80,11 +85,11 @@ async fn serve(
     flags: BTreeMap<String, String>,
     set_filter: SetFilter,
     started: Moment,
+    shared: Shared,
+    api_server: Option<&ApiServer>,
 ) -> anyhow::Result<()> {
-    let shared = observers::Shared::new(&config);
     let startup = StartUp::new(shared.health.readiness(), &config.source);
-    let connection = sources::connect(&config, &shared.metrics).await?;
-    let events = sources::events(&config, connection.as_ref());
+    let events = sources::events(&config, api_server);
     let (inputs, inbox) = sync::inbox();
     shared.watch(inbox.watch());
 
@@ -105,14 +110,8 @@ async fn serve(
     let _servers = servers::start(&config, flags, &shared, started, set_filter, &events)?;
     drop(startup.servers);
     let metrics = &shared.metrics;
-    let source = sources::start(
-        &config,
-        connection.as_ref(),
-        metrics,
-        events.clone(),
-        inputs,
-        startup.source,
-    )?;
+    let source =
+        sources::start(&config, api_server, metrics, events.clone(), inputs, startup.source)?;
     events.starting();
     tracing::info!(node = config.node_name, version = env!("CARGO_PKG_VERSION"), "started");
 

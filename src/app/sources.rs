@@ -13,11 +13,12 @@ use crate::metrics::Metrics;
 use crate::metrics::objects::Kind;
 use crate::model::{Change, ObjectName};
 use crate::sync::{Input, Sender, Shortage};
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use kube::Client;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::{Builder, EnterGuard, Runtime};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 
@@ -26,8 +27,30 @@ use tokio::task::JoinHandle;
 const NODE_PATIENCE: Duration = Duration::from_secs(30);
 const POD_CIDR_PATIENCE: Duration = Duration::from_secs(300);
 
-/// The client of the API server, where that is the source.
-pub async fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Client>> {
+/// The client of the API server, and the one thread on which all is done with it. A large list holds up no probe so, and
+/// a connection and the watches that it feeds need not wake each other.
+pub struct ApiServer {
+    client: Client,
+    /// None: it has ended.
+    runtime: Option<Runtime>,
+}
+
+impl ApiServer {
+    /// Has what is spawned by the calling thread run there, while the guard lives.
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.runtime.as_ref().map(Runtime::enter)
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        // Whatever it waits for.
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+/// Connects with the API server, where that is the source.
+pub fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<ApiServer>> {
     let (kubeconfig, master) = match &config.source {
         Source::Manifests(_) => return Ok(None),
         Source::Kubeconfig { path, master } => (Some(path.clone()), master.clone()),
@@ -45,14 +68,21 @@ pub async fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<
         let api::Call { method, host, code, latency, throttled } = *call;
         metrics.client.answered(method, host, code, latency, throttled);
     });
-    Ok(Some(api::connect(options, observer).await?))
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("api")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime of the API client")?;
+    let client = runtime.block_on(api::connect(options, observer))?;
+    Ok(Some(ApiServer { client, runtime: Some(runtime) }))
 }
 
 /// Starts the source. The start-up task `pending` is done once the first state is on its way to the kernel.
 /// The returned task ends only when the source does, which is an error.
 pub fn start(
     config: &Config,
-    client: Option<&Client>,
+    api_server: Option<&ApiServer>,
     metrics: &Arc<Metrics>,
     events: Events,
     inputs: Sender,
@@ -67,7 +97,7 @@ pub fn start(
             events.object_problems(problems);
         })),
     };
-    match (&config.source, client) {
+    match (&config.source, api_server) {
         (Source::Manifests(directory), _) => {
             let (source, changes) = manifests::Source::open(directory, &config.node_name, intake)?;
             inputs.send(Input::Changes(changes));
@@ -81,7 +111,8 @@ pub fn start(
                 }
             }))
         }
-        (_, Some(client)) => {
+        (_, Some(api_server)) => {
+            let _there = api_server.enter();
             let needs_pod_cidrs = config.detect_local == DetectLocal::NodeCidr;
             let (unfit, mut is_unfit) = unbounded_channel();
             let options = api::Options {
@@ -123,7 +154,7 @@ pub fn start(
                 };
                 inputs.send(input);
             };
-            let mut watches = api::watch(client, &options, Arc::new(sink));
+            let mut watches = api::watch(&api_server.client, &options, Arc::new(sink));
             Ok(lives::spawn("watches", async move {
                 tokio::select! {
                     ended = watches.join_next() => anyhow!("a watch of the API server ended: {ended:?}"),
@@ -148,8 +179,11 @@ fn kind(object: &ObjectKey) -> Kind {
 #[derive(Clone)]
 pub struct Events(Option<EventWriter>);
 
-pub fn events(config: &Config, client: Option<&Client>) -> Events {
-    Events(client.map(|client| EventWriter::start(client.clone(), &config.node_name)))
+pub fn events(config: &Config, api_server: Option<&ApiServer>) -> Events {
+    Events(api_server.map(|api_server| {
+        let _there = api_server.enter();
+        EventWriter::start(api_server.client.clone(), &config.node_name)
+    }))
 }
 
 impl Events {

@@ -17,6 +17,7 @@ use test_support::cluster::PATIENCE;
 /// All of them. Every one but the first two works with the proxy on `node`.
 pub const ALL: &[Scenario] = &[
     ("the_server_takes_all_manifests", manifests::the_server_takes_all_manifests),
+    ("the_chart_is_the_base", manifests::the_chart_is_the_base),
     ("objects_are_read_whole", source::objects_are_read_whole),
     ("the_program_runs_with_what_the_manifests_grant", services::runs_with_what_is_granted),
     ("services_come_scale_and_go", services::come_scale_and_go),
