@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod app;
+pub mod causes;
 pub mod config;
 pub mod health;
 pub mod http;

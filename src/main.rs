@@ -1,6 +1,7 @@
 //! The program: reads the command line and hands over to [`kube_proxy::app`].
 
 use kube_proxy::app;
+use kube_proxy::causes::with_causes;
 use kube_proxy::config::{Action, Config, Flags};
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("kube-proxy: {error:#}");
+            eprintln!("kube-proxy: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,7 @@ use super::encoding::Unreadable;
 use super::kind::{Kind, gone};
 use super::reflector::{Error, Event, Selectors, follow};
 use super::{Notice, Sink};
+use crate::causes::with_causes;
 use crate::intake::{Intake, ObjectKey, Options as IntakeOptions, Reporter};
 use crate::model::Change;
 use foldhash::fast::{FixedState, RandomState};
@@ -18,7 +19,6 @@ use http::HeaderValue;
 use kube::Client;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::DefaultBackoff;
-use std::error::Error as _;
 use std::hash::BuildHasher;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -95,7 +95,7 @@ impl Watch {
         let name = name::<K>();
         self.failures += 1;
         let mut wait = self.backoff.next().unwrap_or(MISSING).max(error.retry_after());
-        let said = chain(error);
+        let said = with_causes(error);
         if K::OPTIONAL && matches!(error.code(), 403 | 404) {
             wait += MISSING;
             if self.failures == 1 {
@@ -199,16 +199,4 @@ impl Watch {
 /// The word for logs.
 fn name<K: Kind>() -> String {
     K::plural(&()).into_owned()
-}
-
-/// An error with all its causes: the top one alone says only "client error (Connect)".
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| (*error).source()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }

@@ -2,6 +2,7 @@
 
 use super::sources::Events;
 use super::{actions, lives, logging, rejected, settings};
+use crate::causes::with_causes;
 use crate::config::{Config, Source};
 use crate::health::{Health, HealthPolicy, Moment, PendingTask, ServiceChecks};
 use crate::kernel::addresses::available_families;
@@ -121,7 +122,8 @@ fn remove_leftovers(excluded: Vec<IpNet>) {
         while let Err(error) = actions::remove_leftovers(&excluded) {
             let next = humantime::format_duration(wait);
             tracing::warn!(
-                "leftovers of other modes stay for now, next attempt in {next}: {error:#}"
+                "leftovers of other modes stay for now, next attempt in {next}: {}",
+                with_causes(error.as_ref())
             );
             thread::sleep(wait);
             wait = LAST_WAIT.min(wait * 2);

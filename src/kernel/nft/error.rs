@@ -36,6 +36,11 @@ pub enum Error {
     /// The kernel has no nftables.
     #[error("the kernel has no nftables (is the module nf_tables there?): {0}")]
     Unsupported(NetlinkError),
+    /// It has no netlink of netfilter, by which nftables is spoken to.
+    #[error(
+        "the kernel has no netfilter netlink (may modules be loaded? they are nfnetlink and nf_tables): {0}"
+    )]
+    NoNetfilter(io::Error),
     /// The transaction does not fit into the send buffer, which only a process with CAP_NET_ADMIN in the
     /// initial user namespace can enlarge at will.
     #[error(

@@ -135,7 +135,10 @@ impl Nft {
     pub fn open() -> Result<Nft, Error> {
         let options = Options { receive_buffer: Some(RECEIVE_BUFFER), ..Options::default() };
         let socket = Netlink::open(NETLINK_NETFILTER, &options).map_err(|source| {
-            Error::Socket { what: "opening a netfilter netlink socket", source }
+            match source.raw_os_error() {
+                Some(libc::EPROTONOSUPPORT) => Error::NoNetfilter(source),
+                _ => Error::Socket { what: "opening a netfilter netlink socket", source },
+            }
         })?;
         let port = socket.port();
         let mut nft = Nft { socket, port, watch: None, has_missed_events: false };
