@@ -1,7 +1,7 @@
 # Everything here sets up what it needs, as root, on a Debian machine with Rust.
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test test-bridge test-shared chaos fuzz lint deny e2e bench bench-peer bench-packets rulesets
+.PHONY: help set-up demo test test-bridge test-shared test-kernels test-image image conformance chaos fuzz lint deny e2e bench bench-peer bench-packets rulesets
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
@@ -25,6 +25,14 @@ test-shared: set-up ## Test beside other programs where the kernel has no owners
 	@hack/set-up vm
 	@vm-tests/test bullseye -p kube-proxy --test netns among
 
+image: set-up ## Build the container image, without an engine, to target/image
+	@hack/set-up image
+	@deploy/build-image
+
+test-image: set-up ## Build an image quickly and try it with what the DaemonSet grants
+	@hack/set-up image
+	@image=$$(PROFILE=dev deploy/build-image) && KUBE_PROXY_IMAGE=$$image cargo test --test image
+
 MINUTES = 60
 chaos: set-up ## Restart, kill, upgrade and tamper for MINUTES while clients connect; nobody may notice
 	CHAOS_SECONDS=$$(($(MINUTES) * 60)) cargo test --test chaos
@@ -45,6 +53,11 @@ deny: ## Check licences, sources, duplicates and known vulnerabilities of depend
 
 e2e: set-up ## Test against a real etcd and kube-apiserver (needs Go, builds them once)
 	tools=$$(tests/e2e/build-tools) && KUBE_PROXY_E2E_TOOLS=$$tools cargo test --test e2e
+
+FOCUS =
+conformance: set-up ## Run upstream's [sig-network] tests on a cluster in namespaces (needs Go; an hour); FOCUS='REGEX' chooses
+	cargo build --release --bin kube-proxy
+	tests/conformance/all target/release/kube-proxy $(if $(FOCUS),'$(FOCUS)')
 
 bench: set-up ## Measure load, update, memory and waits of others at 1,000 to 50,000 Services
 	cargo bench --bench programming
