@@ -1,7 +1,7 @@
 # Everything here sets up what it needs, as root, on a Debian machine with Rust.
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test test-bridge test-shared test-kernels test-image image conformance chaos fuzz lint deny e2e bench bench-peer bench-packets rulesets
+.PHONY: help set-up demo test test-kernels test-image image conformance chaos fuzz lint deny e2e bench bench-peer bench-packets rulesets
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
@@ -16,14 +16,11 @@ demo: set-up ## Show Services at work, in network namespaces, in under a minute
 test: set-up ## Run every test that this machine can run
 	@hack/test
 
-RELEASES = bullseye trixie
-test-bridge: set-up ## Test pods behind a bridge, in VMs with the kernels of RELEASES of Debian
+RELEASES = bullseye bookworm trixie trixie-backports sid
+PACKETS =
+test-kernels: set-up ## Boot the kernels of RELEASES of Debian and test there: modules, packets, bridges, IPVS, a small bench
 	@hack/set-up vm
-	@for release in $(RELEASES); do vm-tests/test $$release --workspace --test bridge || exit; done
-
-test-shared: set-up ## Test beside other programs where the kernel has no owners of tables, in a VM
-	@hack/set-up vm
-	@vm-tests/test bullseye -p kube-proxy --test netns among
+	@for release in $(RELEASES); do vm-tests/all $$release $(PACKETS) || exit; done
 
 image: set-up ## Build the container image, without an engine, to target/image
 	@hack/set-up image
@@ -57,7 +54,7 @@ e2e: set-up ## Test against a real etcd and kube-apiserver (needs Go, builds the
 FOCUS =
 conformance: set-up ## Run upstream's [sig-network] tests on a cluster in namespaces (needs Go; an hour); FOCUS='REGEX' chooses
 	cargo build --release --bin kube-proxy
-	tests/conformance/all target/release/kube-proxy $(if $(FOCUS),'$(FOCUS)')
+	tests/conformance/all target/release/kube-proxy $(if $(QUICK),--quick) $(if $(FOCUS),'$(FOCUS)')
 
 bench: set-up ## Measure load, update, memory and waits of others at 1,000 to 50,000 Services
 	cargo bench --bench programming

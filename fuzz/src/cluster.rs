@@ -155,7 +155,11 @@ fn service(u: &mut Unstructured<'_>, number: u8) -> Result<Service> {
         } else {
             Vec::new()
         },
-        unreadable_ranges: if u.ratio(1, 8)? { vec![*u.choose(&Family::BOTH)?] } else { Vec::new() },
+        unreadable_ranges: if u.ratio(1, 8)? {
+            vec![*u.choose(&Family::BOTH)?]
+        } else {
+            Vec::new()
+        },
         health_check_node_port: None,
     })
 }

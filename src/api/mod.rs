@@ -1,10 +1,10 @@
 //! Source: the Kubernetes API. Services, EndpointSlices, this Node and ServiceCIDRs become batches of
 //! [`Change`]s.
 //!
-//! Needs no more than the ClusterRole `system:node-proxier` grants. `kube` connects;
-//! each kind has a task of its own ([`watch`]) that lists and watches ([`reflector`]) in protobuf or JSON ([`encoding`]), in which objects are judged by [`crate::intake`] and
-//! passed on at once, so that nothing but names and versions is kept here. A batch holds what had
-//! already arrived and never waits to grow.
+//! Needs no more than the ClusterRole `system:node-proxier` grants. `kube` connects; each kind has a task of
+//! its own ([`watch`]) that lists and watches (`reflector`) in protobuf or JSON (`encoding`), in which objects are
+//! judged by [`crate::intake`] and passed on at once, so that nothing but names and versions is kept here. A batch
+//! holds what had already arrived and never waits to grow.
 //!
 //! This room does not decide when to write to the kernel: it says [`Notice::Complete`] once the first
 //! lists are complete, and after that only differences.

@@ -52,7 +52,13 @@ pub struct Proxy<'l> {
     engine: Engine<Nft>,
     known: Vec<Change>,
     transactions: u32,
+    /// It is to own the table where the kernel can, takes the place of another one, and has not committed yet.
+    is_heir: bool,
 }
+
+/// What a writer writes that takes the place of another one where tables have no owners: its chain comes, and that of the
+/// other one goes.
+const HEIR: usize = 3;
 
 impl<'l> Proxy<'l> {
     /// Without any Service yet; nothing is written.
@@ -62,17 +68,20 @@ impl<'l> Proxy<'l> {
 
     /// As after a restart: with the objects that another one had.
     pub fn restart(self, config: Config) -> Proxy<'l> {
-        Proxy::with_manifests(self.lab, config, self.manifests)
+        let is_heir = config.own_table;
+        Proxy { is_heir, ..Proxy::with_manifests(self.lab, config, self.manifests) }
     }
 
     fn with_manifests(lab: &'l Lab, config: Config, manifests: Manifests) -> Proxy<'l> {
-        Proxy { lab, manifests, engine: engine(lab, config), known: Vec::new(), transactions: 0 }
+        let engine = engine(lab, config);
+        Proxy { lab, manifests, engine, known: Vec::new(), transactions: 0, is_heir: false }
     }
 
     /// What a proxy writes that starts in the place of this one: operations.
     #[track_caller]
     pub fn written_by_a_new_one(&mut self, config: Config) -> usize {
         // The one before is gone, and its socket with it.
+        self.is_heir = config.own_table;
         self.engine = engine(self.lab, config);
         self.engine.set_addresses(self.addresses());
         self.read().into_iter().for_each(|change| self.engine.apply(change));
@@ -145,7 +154,13 @@ impl<'l> Proxy<'l> {
                 Err(Error::Owned { .. }) if Instant::now() < end => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                result => return result,
+                Ok(mut committed) => {
+                    if std::mem::take(&mut self.is_heir) && !self.engine.owns_table() {
+                        committed.operations = committed.operations.saturating_sub(HEIR);
+                    }
+                    return Ok(committed);
+                }
+                error => return error,
             }
         }
     }
