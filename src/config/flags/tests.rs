@@ -164,12 +164,11 @@ fn flags_in_effect_have_the_documents_defaults() {
 #[test]
 fn flags_without_effect_are_named_once_and_only_where_they_are_given() {
     assert_eq!(good("--masquerade-all").without_effect(), None);
-    let flags =
-        good("--ipvs-scheduler=rr --config f --kube-api-content-type=a --boot-id-file=b -v2");
+    let flags = good("--ipvs-scheduler=rr --config f --boot-id-file=b -v2");
     assert_eq!(
         flags.without_effect().unwrap(),
         "accepted for compatibility, without effect: \
-         --boot-id-file, --ipvs-scheduler, --kube-api-content-type"
+         --boot-id-file, --ipvs-scheduler"
     );
     assert_eq!(flags.overridden_warning(), None);
 }
