@@ -48,8 +48,8 @@ use watch::{Done, Watch};
 pub enum Notice {
     /// Changes in the order in which the server made them, within a kind. Never empty.
     Changes(Vec<Change>),
-    /// Services and EndpointSlices have been listed completely, and the Node where that was asked
-    /// for. Said once.
+    /// Services and EndpointSlices have been listed completely, the Node where that was asked for, and
+    /// the ServiceCIDRs unless that takes more than two seconds. Said once.
     Complete,
 }
 
@@ -108,17 +108,11 @@ pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
 /// `done`, once: when it is called, or when that has been waited for long enough.
 fn within(patience: Duration, done: impl Fn() + Clone + Send + Sync + 'static) -> Done {
     let once = Arc::new(Once::new());
-    let (in_time, too_late) = (
-        {
-            let once = once.clone();
-            let done = done.clone();
-            move || once.call_once(&done)
-        },
-        move || once.call_once(done),
-    );
+    let done = move || once.call_once(&done);
+    let too_late = done.clone();
     tokio::spawn(async move {
         tokio::time::sleep(patience).await;
         too_late();
     });
-    Box::new(in_time)
+    Box::new(done)
 }

@@ -223,13 +223,13 @@ impl<K: Kind> Reflector<K> {
             self.version = NEWEST.to_owned();
         }
         self.state = match error {
-            // The version is still good, the connection was not.
+            // The version is still good; the connection was not, or the server or our credentials are not yet.
             Error::Io(_) | Error::Client(_) | Error::Short | Error::Silent(_) if was_watching => {
                 State::Watch
             }
             Error::Refused { status, .. } | Error::Ended(status)
                 if was_watching
-                    && (status.code == 429 || status.code >= 500)
+                    && (matches!(status.code, 401 | 403 | 429) || status.code >= 500)
                     && !error.is_ahead() =>
             {
                 State::Watch

@@ -202,6 +202,7 @@ in_both_encodings! {
     what_cannot_be_read_is_listed_again
     an_unreadable_object_stays_what_it_was
     a_server_behind_another_one_is_asked_for_its_newest
+    credentials_that_were_refused_cost_no_list
     service_cidrs_are_waited_for_a_moment
     a_watch_that_ends_at_once_is_not_asked_for_without_pause
 }
@@ -485,6 +486,25 @@ async fn a_server_behind_another_one_is_asked_for_its_newest(encoding: Encoding)
     let requests = services.requests();
     assert!(requests[0].contains("resourceVersion=0"), "{}", requests[0]);
     assert!(requests[2].ends_with("resourceVersion="), "{}", requests[2]);
+}
+
+async fn credentials_that_were_refused_cost_no_list(encoding: Encoding) {
+    let services = Script::new(
+        encoding,
+        [
+            Answer::Ended(vec![event("ADDED", service("a", 1)), bookmark(5, true)]),
+            Answer::Refusal(401, "Unauthorized"),
+            Answer::Refusal(403, "forbidden: RBAC has not been read"),
+            Answer::Events(vec![event("ADDED", service("b", 6))]),
+        ],
+    );
+    let mut source = Source::start(&services, &Script::new(encoding, []));
+    assert_eq!(source.next().await, ["+a"]);
+    assert_eq!(source.next().await, ["+b"]);
+    for request in &services.requests()[1..] {
+        assert!(request.contains("&resourceVersion=5"), "{request}");
+        assert!(!request.contains("sendInitialEvents"), "{request}");
+    }
 }
 
 async fn service_cidrs_are_waited_for_a_moment(encoding: Encoding) {

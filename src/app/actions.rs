@@ -5,12 +5,12 @@ use crate::kernel::nft::{Kernel, Nft, describe_owner};
 use crate::kernel::sysctl::{ConntrackSettings, Sysctl, SysctlError, conntrack_max};
 use crate::kernel::{conntrack, leftovers};
 use crate::model::parse_cidr;
-use crate::plan::is_this_layout;
 use crate::plan::layout::{INTERIM, SetKind, SetName, TABLE};
+use crate::plan::{Frontend, frontend_of, is_this_layout};
 use crate::sync::delete_table;
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use nft_table::{Family, Key, Value};
+use nft_table::Family;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// What needs more privileges than serving (`--init-only` stops after it): loads kernel modules and
@@ -125,15 +125,15 @@ fn node_ports(kernel: &mut Nft) -> anyhow::Result<leftovers::NodePorts> {
     };
     let mut node_ports = leftovers::NodePorts::new();
     for family in Family::BOTH {
-        let name = SetName::new(SetKind::ServiceNodeports, family).nft();
-        let set = there.sets.get(&name).and_then(|there| there.set.as_ref());
+        let name = SetName::new(SetKind::ServiceNodeports, family);
+        let set = there.sets.get(&name.nft()).and_then(|there| there.set.as_ref());
         let elements = set.map(|set| kernel.elements(TABLE, set)).transpose()?;
-        // `tcp . 30080`: each field is filled up to four bytes.
-        let read = |(key, _): (Key, Value)| match *key.0 {
-            [protocol, _, _, _, high, low, ..] => Some((protocol, u16::from_be_bytes([high, low]))),
-            _ => None,
-        };
-        node_ports.extend(elements.into_iter().flatten().filter_map(read));
+        node_ports.extend(elements.into_iter().flatten().filter_map(|(key, _)| match frontend_of(
+            name, &key,
+        )? {
+            Frontend::NodePort { protocol, port, .. } => Some((protocol.number(), port)),
+            Frontend::Ip { .. } => None,
+        }));
     }
     Ok(node_ports)
 }

@@ -354,7 +354,7 @@ fn engine(kernel: FakeKernel, own_table: bool) -> Engine<FakeKernel> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: std::env::var("CASES").map_or(3000, |c| c.parse().unwrap()), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(3000), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn nothing_unserves_what_is_served_and_all_is_well_in_the_end(
         own_table in any::<bool>(),

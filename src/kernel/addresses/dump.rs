@@ -1,12 +1,9 @@
 //! One snapshot: two route dumps and one address dump.
 
 use super::{AddressError, LocalAddresses};
-use crate::kernel::netlink::{Dumped, Error, Netlink, Options, retry};
+use crate::kernel::netlink::{Dumped, Error, Netlink, Options, request, retry};
 use ipnet::IpNet;
-use netlink_packet_core::{
-    DecodeError, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    ParseableParametrized,
-};
+use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST, ParseableParametrized};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
@@ -53,8 +50,8 @@ impl Dumper {
     }
 
     /// One complete dump; begun anew when the kernel says that the state changed meanwhile.
-    fn dump(&mut self, request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
-        let request = encode(request);
+    fn dump(&mut self, what: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let request = request(what, NLM_F_REQUEST | NLM_F_DUMP);
         let attempt = || {
             let mut answers = Vec::new();
             let dumped = self.0.dump(request.clone(), |message| {
@@ -94,17 +91,6 @@ pub(super) fn address(message: RouteNetlinkMessage) -> Option<IpAddr> {
         RouteNetlinkMessage::NewAddress(address) => interface_address(&address),
         _ => None,
     }
-}
-
-/// A dump request; the socket numbers it.
-fn encode(request: RouteNetlinkMessage) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
 }
 
 /// The destination of a route of type local in the local table, else None. A kernel without

@@ -3,10 +3,9 @@
 use super::ConntrackError;
 use super::entry::{CTA_STATUS, CTA_TUPLE_ORIG, Entry, Flow, IPS_SEEN_REPLY};
 use super::filter::DumpFilter;
-use crate::kernel::netlink::{Answer, Dumped, Error, Netlink, Options, retry};
+use crate::kernel::netlink::{Answer, Dumped, Error, Netlink, Options, request, retry};
 use netlink_packet_core::{
-    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, Nla,
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, Nla,
 };
 use netlink_packet_netfilter::conntrack::{
     ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Tuple,
@@ -183,7 +182,7 @@ impl ConntrackSocket {
     }
 }
 
-/// A request as a message, padded so that another can follow.
+/// A request.
 fn encode(
     sequence: u32,
     flags: u16,
@@ -198,13 +197,8 @@ fn encode(
     // The typed variants lose the nested flag of attributes that they do not know.
     let message = ConntrackMessage::Other { message_type: message_type.into(), attributes };
     let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len().next_multiple_of(4)];
-    message.serialize(&mut bytes);
+    let mut bytes = request(message, flags);
+    NetlinkBuffer::new(&mut bytes).set_sequence_number(sequence);
     bytes
 }
 

@@ -5,11 +5,11 @@
 //! Where there is no such device, that mode was not there, and IPVS is not asked for: that would load its module.
 
 use super::LeftoversError;
-use crate::kernel::netlink::{Dumped, Netlink, Options, retry};
+use crate::kernel::netlink::{Dumped, Netlink, Options, request, retry};
 use ipnet::IpNet;
 use netlink_packet_core::{
-    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable, ParseableParametrized,
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkSerializable,
+    ParseableParametrized,
 };
 use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
@@ -107,13 +107,13 @@ fn is_kube_proxys(
 }
 
 fn addresses(socket: &mut Netlink, device: u32) -> Result<Addresses, LeftoversError> {
-    let request = encode(
+    let dump = request(
         RouteNetlinkMessage::GetAddress(AddressMessage::default()),
         NLM_F_REQUEST | NLM_F_DUMP,
     );
     complete("addresses", || {
         let mut addresses = Addresses::default();
-        let dumped = socket.dump(request.clone(), |message| {
+        let dumped = socket.dump(dump.clone(), |message| {
             let read = RouteNetlinkMessage::parse_with_param(message.payload, message.message_type);
             let RouteNetlinkMessage::NewAddress(message) = read? else { return Ok(()) };
             let is_on_device = message.header.index == device;
@@ -137,9 +137,9 @@ fn family(socket: &mut Netlink) -> Result<Option<u16>, LeftoversError> {
         cmd: GenlCtrlCmd::GetFamily,
         nlas: vec![GenlCtrlAttrs::FamilyName(Ipvs::family_name().to_owned())],
     };
-    let request = encode(GenlMessage::from_payload(payload), NLM_F_REQUEST);
+    let question = request(GenlMessage::from_payload(payload), NLM_F_REQUEST);
     let mut number = None;
-    let got = socket.get(request, |message| {
+    let got = socket.get(question, |message| {
         let answer = message.payload.get(GENERIC_HEADER..).unwrap_or_default();
         // `CTRL_ATTR_FAMILY_ID` of linux/genetlink.h.
         let id = attributes(answer).find(|(kind, _)| *kind == 1);
@@ -155,10 +155,10 @@ fn family(socket: &mut Netlink) -> Result<Option<u16>, LeftoversError> {
 
 fn servers(socket: &mut Netlink, family: u16) -> Result<Vec<VirtualServer>, LeftoversError> {
     let payload = Ipvs { command: GET_SERVICE, attributes: Vec::new() };
-    let request = encode(of_family(payload, family), NLM_F_REQUEST | NLM_F_DUMP);
+    let dump = request(of_family(payload, family), NLM_F_REQUEST | NLM_F_DUMP);
     complete("virtual servers", || {
         let mut servers = Vec::new();
-        let dumped = socket.dump(request.clone(), |message| {
+        let dumped = socket.dump(dump.clone(), |message| {
             let answer = message.payload.get(GENERIC_HEADER..).unwrap_or_default();
             let service = attributes(answer).find(|(kind, _)| *kind == CMD_SERVICE);
             servers.extend(service.and_then(|(_, service)| VirtualServer::read(service)));
@@ -179,8 +179,8 @@ fn acknowledged<M: NetlinkSerializable>(
     what: &'static str,
     message: M,
 ) -> Result<(), LeftoversError> {
-    let request = encode(message, NLM_F_REQUEST | NLM_F_ACK);
-    match socket.get(request, |_| Ok(())) {
+    let change = request(message, NLM_F_REQUEST | NLM_F_ACK);
+    match socket.get(change, |_| Ok(())) {
         Err(error) if !matches!(error.errno(), Some(libc::ESRCH | libc::ENODEV | libc::ENOENT)) => {
             Err(LeftoversError::Ipvs { what, source: error })
         }
@@ -198,17 +198,6 @@ fn complete<T>(
         Ok((dumped == Dumped::Complete).then_some(read))
     };
     retry(ATTEMPTS, attempt)?.ok_or(LeftoversError::Restless)
-}
-
-/// A request; the socket numbers it.
-fn encode<M: NetlinkSerializable>(message: M, flags: u16) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
 }
 
 fn of_family(payload: Ipvs, family: u16) -> GenlMessage<Ipvs> {

@@ -1,6 +1,9 @@
 //! The messages of a datagram, and what the kernel says in them about a request.
 
-use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
+use netlink_packet_core::{
+    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
 use nft_table::netlink::walk;
 use std::fmt;
 use std::io;
@@ -10,6 +13,17 @@ pub const HEADER: usize = 16;
 
 /// Where the attributes of an answer begin after its code: of `struct nlmsgerr` a header comes first.
 const CODE: usize = 4;
+
+/// A request, padded so that another can follow. It has number 0 until it is sent.
+pub fn request<M: NetlinkSerializable>(message: M, flags: u16) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len().next_multiple_of(4)];
+    message.serialize(&mut bytes);
+    bytes
+}
 
 /// A message of the kernel.
 #[derive(Clone, Copy, Debug)]

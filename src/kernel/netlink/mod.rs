@@ -29,7 +29,7 @@ mod socket;
 mod tests;
 
 pub use error::Error;
-pub use message::{Answer, HEADER, Message, Messages};
+pub use message::{Answer, HEADER, Message, Messages, request};
 pub use socket::{KernelSocket, Options, Transport};
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP_INTR, NetlinkBuffer};

@@ -22,6 +22,7 @@ use hashbrown::{HashMap, HashSet};
 use held::Versions;
 use ipnet::IpNet;
 use nft_table::{Family, Key, Table};
+pub use owner::frontend_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -24,7 +24,8 @@ impl Planner {
     }
 }
 
-fn frontend_of(set: SetName, key: &Key) -> Option<Frontend> {
+/// The frontend that an element is for; none of a set that is not about frontends.
+pub fn frontend_of(set: SetName, key: &Key) -> Option<Frontend> {
     let SetName { kind, family, .. } = set;
     let bytes = &key.0[..];
     let (address, rest) = match kind.key() {
