@@ -1,7 +1,7 @@
 # Everything here sets up what it needs, as root, on a Debian machine with Rust.
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test test-kernels test-image image conformance chaos fuzz lint deny e2e bench bench-peer bench-packets rulesets
+.PHONY: help set-up demo test test-kernels test-image test-arm64 test-page test-monitoring image conformance chaos fuzz lint deny e2e bench bench-peer bench-packets rulesets
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1	/p' Makefile | expand -t 18
@@ -22,13 +22,26 @@ test-kernels: set-up ## Boot the kernels of RELEASES of Debian and test there: m
 	@hack/set-up vm
 	@for release in $(RELEASES); do vm-tests/all $$release $(PACKETS) || exit; done
 
-image: set-up ## Build the container image, without an engine, to target/image
+ARCH =
+image: set-up ## Build the container image, without an engine, to target/image; ARCH=arm64 for another processor
 	@hack/set-up image
-	@deploy/build-image
+	@ARCH=$(ARCH) deploy/build-image
+
+test-arm64: set-up ## Build for arm64, and serve on an emulated machine with an arm64 kernel
+	@hack/set-up image
+	@hack/set-up arm64
+	@PROFILE=dev ARCH=arm64 deploy/build-image >/dev/null && vm-tests/arm64 target/image/kube-proxy
 
 test-image: set-up ## Build an image quickly and try it with what the DaemonSet grants
 	@hack/set-up image
 	@image=$$(PROFILE=dev deploy/build-image) && KUBE_PROXY_IMAGE=$$image cargo test --test image
+
+test-page: set-up ## Try the status page in Chromium, and leave a picture in target/status-page.png
+	@hack/set-up browser
+	cargo test --test status_page
+
+test-monitoring: set-up ## Have promtool test the alerts (needs Go, builds it once)
+	promtool=$$(tests/monitoring/build-promtool) && KUBE_PROXY_PROMTOOL=$$promtool cargo test --test monitoring
 
 MINUTES = 60
 chaos: set-up ## Restart, kill, upgrade and tamper for MINUTES while clients connect; nobody may notice

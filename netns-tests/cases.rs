@@ -3,6 +3,7 @@
 //! A packet that may reach one of several endpoints is sent until it has reached each of them. TCP connections that
 //! a step opens stay open until the case ends, and have to answer after every change.
 
+use crate::explained;
 use kube_proxy::kernel::addresses::AddressWatch;
 use kube_proxy::kernel::nft::Nft;
 use kube_proxy::sync::Engine;
@@ -201,12 +202,23 @@ impl<'l> Run<'l> {
     /// Sends a packet from a port of its own, so that it is the first of a flow.
     fn one(&self, probe: &Probe) -> Outcome {
         let client = self.lab.from(&probe.from);
-        match probe.protocol {
+        // Before the packet, which may have it remember the client.
+        let protocol = match probe.protocol {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+            Protocol::Icmp => return client.ping(probe.to.ip()),
+        };
+        let source = probe.source(&self.case.topology);
+        let explained =
+            explained::explain(self.lab, self.engine.view(), source, protocol, probe.to);
+        let outcome = match probe.protocol {
             Protocol::Tcp => client.port(free_port()).tcp(probe.to),
             Protocol::Udp => client.port(free_port()).udp(probe.to),
-            Protocol::Sctp => client.port(free_port()).sctp(probe.to),
-            Protocol::Icmp => client.ping(probe.to.ip()),
-        }
+            _ => client.port(free_port()).sctp(probe.to),
+        };
+        explained::agrees(self.lab, source, &explained, &outcome);
+        outcome
     }
 
     fn fate(&self, fate: Fate, probe: &Probe) -> Outcome {

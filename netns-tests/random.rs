@@ -3,6 +3,7 @@
 //!
 //! A failure names its seed: `NETNS_SEED=7 cargo test --test netns random` runs that one alone.
 
+use crate::explained;
 use crate::scenario::{PROTOCOLS, at, refused, two_clients};
 use nft_table::Family;
 use nft_table::Table;
@@ -241,6 +242,7 @@ fn run(seed: u64) {
                 // does so twice.
                 outcome = probe(&lab.from(host), target);
             }
+            explained::check(&lab, proxy.view(), host, protocol, target, &outcome);
             assert!(
                 expected.contains(&outcome),
                 "seed {seed}, step {step}: {host} to {target} over {protocol}: {outcome:?}, \

@@ -4,10 +4,13 @@
 //! [`model`] types, and the [`plan`] turns those into what one table is to hold (a [`nft_table::Table`]).
 //! The difference to what the kernel holds becomes one netlink transaction. `ARCHITECTURE.md` has the map.
 
+pub mod answers;
 pub mod api;
 pub mod app;
 pub mod causes;
+pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod health;
 pub mod http;
 pub mod intake;

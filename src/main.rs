@@ -1,12 +1,17 @@
 //! The program: reads the command line and hands over to [`kube_proxy::app`].
 
-use kube_proxy::app;
 use kube_proxy::causes::with_causes;
 use kube_proxy::config::{Action, Config, Flags};
+use kube_proxy::{app, cli};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let flags = match Flags::read(std::env::args_os()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if cli::is_command(&arguments) {
+        return cli::run(&arguments);
+    }
+    let flags = match Flags::read(arguments) {
         Ok(flags) => flags,
         Err(error) if error.use_stderr() => {
             // Go's programs exit with 1 here, not with 2.

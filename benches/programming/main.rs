@@ -17,6 +17,8 @@ mod first_layout;
 mod objects;
 mod others;
 
+use kube_proxy::answers::{Query, explain_now};
+use kube_proxy::explain::{self, Filter};
 use kube_proxy::kernel::Nft;
 use kube_proxy::model::Change;
 use kube_proxy::plan::Planner;
@@ -46,9 +48,9 @@ fn main() {
     };
     println!("{ENDPOINTS} endpoints a Service; times in milliseconds, memory in MiB\n");
     println!(
-        "| Services | plan | encode | commit | load in all | RSS (peak) | replaced endpoint p50 / p99 | new N | N changes p50 / p99 | new Service p50 / p99 | restart |"
+        "| Services | plan | encode | commit | load in all | RSS (peak) | replaced endpoint p50 / p99 | new N | N changes p50 / p99 | new Service p50 / p99 | restart | explain p50 / p99 | a page of Services |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     each(&sizes, "--alone");
     println!(
         "\nThe best of {} runs; waits of another program that commits all the while\n",
@@ -96,9 +98,10 @@ fn measure(services: u32) {
     let start = Instant::now();
     let mut engine = self::engine(services);
     let again = engine.sync().expect("a restart");
+    let restart = start.elapsed();
     assert_eq!(again.operations, 0, "a restart on an unchanged table writes nothing");
     println!(
-        "| {services} | {} | {} | {} | {} | {:.0} ({:.0}) | {} | {} | {} | {} | {} |",
+        "| {services} | {} | {} | {} | {} | {:.0} ({:.0}) | {} | {} | {} | {} | {} | {} | {} |",
         ms(loaded.planning),
         ms(encoding),
         ms(loaded.writing),
@@ -109,8 +112,42 @@ fn measure(services: u32) {
         ms(resized[0]),
         quantiles(resized),
         quantiles(created),
-        ms(start.elapsed()),
+        ms(restart),
+        quantiles(explanations(&engine, services)),
+        ms(page(&engine)),
     );
+}
+
+/// How long it takes to explain connections to some Services, with the kernel's part.
+fn explanations(engine: &Engine<Nft>, services: u32) -> Vec<Duration> {
+    let one = |round: u32| {
+        let Change::Service(_, Some(service)) = service(round * 7919 % services) else {
+            unreachable!("a Service is made")
+        };
+        let query = Query {
+            address: service.cluster_ips.first().copied(),
+            port: service.ports.first().map(|port| port.port),
+            ..Query::default()
+        };
+        let start = Instant::now();
+        let explained = explain_now(&engine.view(), &query).expect("an explanation");
+        let took = start.elapsed();
+        let kernel = explained[0].kernel.as_ref().expect("the kernel was asked");
+        assert_eq!(kernel.differences, Vec::<String>::new());
+        took
+    };
+    (0..200).map(one).collect()
+}
+
+/// How long it takes to list a page of Services in the middle.
+fn page(engine: &Engine<Nft>) -> Duration {
+    let filter = Filter { offset: 500, limit: Some(50), ..Filter::default() };
+    let once = || {
+        let start = Instant::now();
+        black_box(explain::services(engine.view().planner, &filter));
+        start.elapsed()
+    };
+    (0..20).map(|_| once()).min().expect("some")
 }
 
 fn engine(services: u32) -> Engine<Nft> {

@@ -13,6 +13,7 @@ mod node_check;
 mod node_ports;
 mod observers;
 mod rejected;
+pub mod review;
 mod servers;
 pub mod settings;
 mod sources;
@@ -20,6 +21,7 @@ mod startup;
 
 pub use actions::{cleanup, init};
 
+use crate::answers::Answers;
 use crate::config::{Config, ConfigWatch, Source};
 use crate::health::Moment;
 use crate::kernel::addresses::AddressWatch;
@@ -92,6 +94,7 @@ async fn serve(
     let events = sources::events(&config, api_server);
     let (inputs, inbox) = sync::inbox();
     shared.watch(inbox.watch());
+    let answers = Answers::new(inbox.asker());
 
     let _addresses = watch_addresses(&inputs)?;
     let kernel = Nft::open().context("cannot reach nftables")?;
@@ -107,7 +110,7 @@ async fn serve(
         .spawn(move || drop(ended.send(sync::run(kernel, options, inbox, observers))))
         .context("cannot start the sync thread")?;
 
-    let _servers = servers::start(&config, flags, &shared, started, set_filter, &events)?;
+    let _servers = servers::start(&config, flags, &shared, started, set_filter, &events, answers)?;
     drop(startup.servers);
     let metrics = &shared.metrics;
     let source =

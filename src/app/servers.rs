@@ -5,6 +5,7 @@ use super::logging::SetFilter;
 use super::observers::Shared;
 use super::settings;
 use super::sources::Events;
+use crate::answers::Answers;
 use crate::config::{COMPONENT_FLAGZ, COMPONENT_STATUSZ, Config};
 use crate::health::Moment;
 use crate::http::service_checks::CheckServers;
@@ -27,6 +28,7 @@ pub fn start(
     started: Moment,
     set_filter: SetFilter,
     events: &Events,
+    answers: Answers,
 ) -> anyhow::Result<Servers> {
     let Shared { health, metrics, checks } = shared;
     let hard_fail = config.document.bind_address_hard_fail;
@@ -50,6 +52,8 @@ pub fn start(
                 statusz: gates.enabled(COMPONENT_STATUSZ),
                 version: env!("CARGO_PKG_VERSION").to_string(),
                 started,
+                answers,
+                node_name: config.node_name.clone(),
                 profiling: config
                     .document
                     .enable_profiling

@@ -113,17 +113,8 @@ pub fn start(
         }
         (_, Some(api_server)) => {
             let _there = api_server.enter();
-            let needs_pod_cidrs = config.detect_local == DetectLocal::NodeCidr;
             let (unfit, mut is_unfit) = unbounded_channel();
-            let options = api::Options {
-                node_name: config.node_name.clone(),
-                accept: api::accept(
-                    &config.document.client_connection.accept_content_types,
-                    &config.document.client_connection.content_type,
-                ),
-                wait_for_node: if needs_pod_cidrs { POD_CIDR_PATIENCE } else { NODE_PATIENCE },
-                intake,
-            };
+            let options = api_options(config, intake);
             let check = NodeCheck::new(config);
             let pending = Mutex::new(Some(pending));
             let (node_name, has_node) = (config.node_name.clone(), AtomicBool::new(false));
@@ -163,6 +154,46 @@ pub fn start(
             }))
         }
         (_, None) => unreachable!("a client was made for every source but manifests"),
+    }
+}
+
+/// How long listing all may take.
+const LIST_PATIENCE: Duration = Duration::from_secs(120);
+
+/// All objects that the API server has, once.
+pub fn list(
+    config: &Config,
+    api_server: &ApiServer,
+    intake: intake::Options,
+) -> anyhow::Result<Vec<Change>> {
+    let (send, received) = std::sync::mpsc::channel();
+    let _there = api_server.enter();
+    let options = api_options(config, intake);
+    let _watches =
+        api::watch(&api_server.client, &options, Arc::new(move |notice| drop(send.send(notice))));
+    let end = std::time::Instant::now() + LIST_PATIENCE;
+    let mut changes = Vec::new();
+    loop {
+        let rest = end.saturating_duration_since(std::time::Instant::now());
+        match received.recv_timeout(rest) {
+            Ok(api::Notice::Changes(some)) => changes.extend(some),
+            Ok(api::Notice::Complete) => return Ok(changes),
+            Err(_) => anyhow::bail!(
+                "the API server did not list everything in {}",
+                humantime::format_duration(LIST_PATIENCE)
+            ),
+        }
+    }
+}
+
+fn api_options(config: &Config, intake: intake::Options) -> api::Options {
+    let needs_pod_cidrs = config.detect_local == DetectLocal::NodeCidr;
+    let client = &config.document.client_connection;
+    api::Options {
+        node_name: config.node_name.clone(),
+        accept: api::accept(&client.accept_content_types, &client.content_type),
+        wait_for_node: if needs_pod_cidrs { POD_CIDR_PATIENCE } else { NODE_PATIENCE },
+        intake,
     }
 }
 

@@ -22,6 +22,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// What the program does besides serving.
+const OTHER_COMMANDS: &str = "Commands besides serving (kube-proxy help COMMAND):\n  \
+    explain, services, render, verify, completion, man";
+
 /// A service proxy for Kubernetes and for single hosts, native to nftables.
 ///
 /// It turns Services and EndpointSlices into table `inet kube-proxy`. They come from a Kubernetes
@@ -135,7 +139,9 @@ impl Flags {
         });
         let about = command.get_long_about().cloned().unwrap_or_default();
         let without_effect = without_effect.join(" ");
-        command.about(about).after_help(format!("{WITHOUT_EFFECT}:\n  {without_effect}"))
+        command
+            .about(about)
+            .after_help(format!("{WITHOUT_EFFECT}:\n  {without_effect}\n\n{OTHER_COMMANDS}"))
     }
 
     /// Reads a command line, program name first. The error prints itself: usage errors, and the

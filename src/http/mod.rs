@@ -13,5 +13,6 @@ pub mod health;
 pub mod metrics;
 mod server;
 pub mod service_checks;
+mod status;
 
 pub use server::{BindError, Server};

@@ -38,7 +38,8 @@ mod watch;
 use crate::intake::Options;
 use crate::model::Change;
 use directory::{Directory, News};
-use std::io;
+use split::Format;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use store::Store;
@@ -63,6 +64,45 @@ pub enum Error {
     Watch { path: PathBuf, source: notify::Error },
     #[error("the watch for changes of manifests has ended")]
     Ended,
+    #[error("cannot read {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{} is no manifest: its name must end in .yaml, .yml or .json", path.display())]
+    Format { path: PathBuf },
+}
+
+/// Reads files and directories of manifests once; `-` is standard input, in YAML or JSON.
+///
+/// # Errors
+/// If one cannot be read, or is no manifest. What is wrong in it is logged.
+pub fn read(paths: &[PathBuf], node_name: &str, options: Options) -> Result<Vec<Change>, Error> {
+    let mut files = Vec::new();
+    for path in paths {
+        let fail = |source| Error::File { path: path.clone(), source };
+        if *path == Path::new("-") {
+            let mut bytes = Vec::new();
+            io::stdin().read_to_end(&mut bytes).map_err(fail)?;
+            // JSON is YAML.
+            files.push(("standard input.yaml".to_owned(), bytes));
+        } else if path.is_dir() {
+            let mut directory = Directory::new(std::path::absolute(path).map_err(fail)?);
+            directory.follow().map_err(fail)?;
+            for name in directory.names().map_err(fail)? {
+                let bytes = directory.read(&name).map_err(fail)?;
+                files.push((path.join(name).to_string_lossy().into_owned(), bytes));
+            }
+        } else {
+            let name = path.to_string_lossy().into_owned();
+            if Format::of(&name).is_none() {
+                return Err(Error::Format { path: path.clone() });
+            }
+            files.push((name, std::fs::read(path).map_err(fail)?));
+        }
+    }
+    let mut store = Store::new(node_name, options);
+    store.put(&files);
+    let of =
+        |name: &str| files.iter().find(|(file, _)| file == name).map(|(_, bytes)| bytes.clone());
+    Ok(store.difference(|name| of(name).ok_or_else(|| io::ErrorKind::NotFound.into())))
 }
 
 /// A directory of manifests that is being watched.

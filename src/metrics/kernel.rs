@@ -56,8 +56,9 @@ impl Kernel {
             ),
             refused: register.counters(
                 "kubeproxy_nftables_refused_transactions_total",
-                "Transactions that the kernel refused, by error",
-                &["errno"],
+                "Transactions that the kernel refused, also those after which all was well, by class (transient, drift, \
+                 object) and error",
+                &["class", "errno"],
             ),
             rebuilds,
             touched: register.counter(
@@ -87,9 +88,10 @@ impl Kernel {
         self.commit.observe(duration.as_secs_f64());
     }
 
-    /// A transaction was refused; `errno` is the error's name, as `EBUSY`.
-    pub fn refused(&self, errno: &str) {
-        self.refused.with_label_values(&[errno]).inc();
+    /// A transaction was refused. `class` is whose fault that is: `transient`, nobody's; `drift`, the table was not as
+    /// believed; `object`, a Service's. `errno` is the error's name, as `EBUSY`.
+    pub fn refused(&self, class: &str, errno: &str) {
+        self.refused.with_label_values(&[class, errno]).inc();
     }
 
     /// Another program changed the table.

@@ -24,6 +24,7 @@ pub use family::PerFamily;
 use crate::model::Family;
 use prometheus::{Encoder, Registry, TextEncoder};
 use register::Register;
+use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 
 /// Every metric of the process.
@@ -37,6 +38,7 @@ pub struct Metrics {
     pub client: client::Client,
     pub log: log::Log,
     build: build::Build,
+    names: Vec<String>,
     registry: Registry,
     slis: Registry,
     scrape_hooks: Mutex<Vec<Box<dyn Fn() + Send>>>,
@@ -46,9 +48,11 @@ impl Metrics {
     /// Registers everything. Series that have the label `ip_family` exist for `families` only.
     pub fn new(families: &[Family]) -> Self {
         let (registry, slis) = (Registry::new(), Registry::new());
-        let register = Register { registry: &registry, families };
-        process::register(&registry);
-        Metrics {
+        let names = RefCell::default();
+        let register = Register { registry: &registry, families, names: &names };
+        let of_slis = Register { registry: &slis, families, names: &RefCell::default() };
+        process::register(&register);
+        let mut metrics = Metrics {
             sync: sync::Sync::new(&register),
             conntrack: conntrack::Conntrack::new(&register),
             localhost: localhost::LocalhostNodePorts::new(&register),
@@ -57,11 +61,19 @@ impl Metrics {
             client: client::Client::new(&register),
             log: log::Log::new(&register),
             build: build::Build::new(&register),
-            probes: probes::Probes::new(&register, &Register { registry: &slis, families }),
+            probes: probes::Probes::new(&register, &of_slis),
             scrape_hooks: Mutex::default(),
-            registry,
-            slis,
-        }
+            names: Vec::new(),
+            registry: registry.clone(),
+            slis: slis.clone(),
+        };
+        metrics.names = names.take();
+        metrics
+    }
+
+    /// The names of all metrics of `/metrics`, whether they have series yet or not.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// `kubernetes_build_info`: what this binary is.

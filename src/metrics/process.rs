@@ -3,13 +3,14 @@
 //! The collector that comes with the `prometheus` crate counts CPU time in whole seconds, which is
 //! too coarse for a process that uses a few milliseconds a minute.
 
+use super::register::Register;
 use procfs::process::{LimitValue, Process};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge, Registry};
+use prometheus::{Counter, Gauge};
 
-pub fn register(registry: &Registry) {
-    registry.register(Box::new(ProcessCollector::new())).expect("no two metrics of one name");
+pub fn register(register: &Register<'_>) {
+    register.put(ProcessCollector::new());
 }
 
 struct ProcessCollector {

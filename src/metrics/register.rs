@@ -7,6 +7,7 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
+use std::cell::RefCell;
 
 /// The label by which upstream tells its two proxiers apart.
 const IP_FAMILY: &str = "ip_family";
@@ -26,6 +27,8 @@ pub struct Register<'a> {
     pub registry: &'a Registry,
     /// The families that get series of their own.
     pub families: &'a [Family],
+    /// The names of all that was registered.
+    pub names: &'a RefCell<Vec<String>>,
 }
 
 impl Register<'_> {
@@ -87,7 +90,14 @@ impl Register<'_> {
 
     fn add<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
         let metric = metric.expect("a metric's name, labels and buckets are valid");
-        self.registry.register(Box::new(metric.clone())).expect("no two metrics of one name");
+        self.put(metric.clone());
         metric
+    }
+
+    /// Registers a collector.
+    pub fn put(&self, collector: impl Collector + 'static) {
+        let names = collector.desc().into_iter().map(|desc| desc.fq_name.clone());
+        self.names.borrow_mut().extend(names);
+        self.registry.register(Box::new(collector)).expect("no two metrics of one name");
     }
 }

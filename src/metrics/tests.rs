@@ -115,7 +115,7 @@ fn commit_is_counted_for_both_families_and_ends_what_was_pending() {
 fn own_metrics_count() {
     let metrics = Metrics::new(&[Family::V6]);
     metrics.kernel.committed(5, Duration::from_micros(30));
-    metrics.kernel.refused("EBUSY");
+    metrics.kernel.refused("transient", "EBUSY");
     metrics.kernel.rebuilt(Rebuild::Lost);
     metrics.kernel.elements("service-ips4").set(7);
     metrics.objects.problem(Kind::ServiceCidr);
@@ -126,7 +126,7 @@ fn own_metrics_count() {
         "kubeproxy_nftables_transaction_operations_bucket{le=\"4\"} 0",
         "kubeproxy_nftables_transaction_operations_bucket{le=\"16\"} 1",
         "kubeproxy_nftables_commit_duration_seconds_count 1",
-        "kubeproxy_nftables_refused_transactions_total{errno=\"EBUSY\"} 1",
+        "kubeproxy_nftables_refused_transactions_total{class=\"transient\",errno=\"EBUSY\"} 1",
         "kubeproxy_nftables_table_rebuilds_total{reason=\"lost\"} 1",
         "kubeproxy_nftables_table_rebuilds_total{reason=\"drift\"} 0",
         "kubeproxy_nftables_elements{map=\"service-ips4\"} 7",

@@ -93,6 +93,12 @@ impl Claims {
         }
     }
 
+    /// Who wants a frontend, who has it first.
+    pub fn all(&self, frontend: &Frontend) -> impl Iterator<Item = &Rank> {
+        let waiting = self.waiting.get(frontend).into_iter().flatten();
+        self.owners.get(frontend).into_iter().chain(waiting)
+    }
+
     /// The Service that serves a frontend.
     pub fn owner(&self, frontend: &Frontend) -> Option<&ObjectName> {
         self.owners.get(frontend).map(|rank| &rank.service)

@@ -144,6 +144,15 @@ pub fn head(
     elements
 }
 
+/// The sets in which [`head`] puts elements of a frontend.
+pub fn head_sets(frontend: &Frontend) -> Vec<SetKind> {
+    let targets = Targets::of(frontend);
+    let mut kinds =
+        vec![targets.frontends, targets.short_circuit, targets.remember, targets.external];
+    kinds.extend(frontend.address().map(|_| SetKind::RestrictedServices));
+    kinds
+}
+
 /// What a NodePort adds where loopback addresses are asked for: TCP is served there, by a proxy in user space.
 pub fn localhost(plan: &PortPlan, planned: &PlannedFrontend) -> Option<(SetName, Key)> {
     let is_rejected =

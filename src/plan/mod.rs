@@ -33,7 +33,7 @@ mod tests;
 mod writer;
 
 pub use effects::{Effects, HealthCheck, LocalhostPort};
-pub use planner::{Counts, Dispute, Planner, frontend_of, is_this_layout};
-pub use pods::{DetectLocal, Settings};
-pub use ports::{Frontend, PlannedFrontend, PortPlan, Route};
-pub use select::{Backend, Here};
+pub use planner::{Counts, Dispute, Expected, Inspected, Planner, frontend_of, is_this_layout};
+pub use pods::{DetectLocal, Pods, Settings};
+pub use ports::{Frontend, Masquerade, PlannedFrontend, PortPlan, Route, wanted_frontends};
+pub use select::{Backend, Here, Judged, Why, judge};

@@ -73,6 +73,11 @@ impl Pods {
         Some(Statement::Match { expression, constant, negated: false })
     }
 
+    /// The network that pods of a family are known by, where they are.
+    pub fn network(&self, family: Family) -> Option<IpNet> {
+        self.networks[family as usize].map(|network| network.trunc())
+    }
+
     /// The interface, or the beginning of the names of the interfaces, of pods.
     pub fn interface(&self) -> Option<&Constant> {
         self.interface.as_ref()

@@ -187,6 +187,11 @@ pub fn frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<(
     frontends
 }
 
+/// The same, in both families.
+pub fn wanted_frontends(service: &Service, port: &ServicePort) -> Vec<(Frontend, Reason)> {
+    Family::BOTH.into_iter().flat_map(|family| frontends(service, port, family)).collect()
+}
+
 /// What becomes of a frontend of `service`, given its endpoints and who may connect to load balancer addresses.
 pub fn plan_frontend(
     service: &Service,

@@ -131,6 +131,75 @@ pub fn select<'a>(
     }
 }
 
+/// Why an endpoint is in a list, or is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    InUse,
+    /// It is terminating and serves, and nothing else is left.
+    InUseTerminating,
+    NotReady,
+    /// It is terminating; others are ready.
+    Terminating,
+    /// The hints of all endpoints name nodes, and its own not this one.
+    NodeHint,
+    /// The hints of all endpoints name zones, and its own not this one.
+    ZoneHint,
+    /// It is not on this node.
+    OtherNode,
+}
+
+impl Why {
+    pub const fn is_in_use(self) -> bool {
+        matches!(self, Why::InUse | Why::InUseTerminating)
+    }
+}
+
+/// An endpoint, and whether it is in the list of policy Cluster, and in that of policy Local.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'a> {
+    pub backend: Backend,
+    pub endpoint: &'a Endpoint,
+    pub cluster: Why,
+    pub local: Why,
+}
+
+/// What [`select`] makes of each endpoint, with the reasons; of very many, the first `most`.
+pub fn judge<'a>(
+    port: &ServicePort,
+    family: Family,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    here: &Here,
+    most: usize,
+) -> Vec<Judged<'a>> {
+    let candidates = candidates(port, family, slices, here, most);
+    let topology = Topology::of(&candidates, here);
+    let is_chosen = |c: &Candidate<'_>| c.ready() && topology.allows(c.endpoint);
+    let has_cluster = candidates.iter().any(is_chosen);
+    let is_here = |c: &Candidate<'_>| c.is_on(&here.node_name);
+    let has_local = candidates.iter().any(|c| c.ready() && is_here(c));
+    let unready = |c: &Candidate<'_>, others: bool| match c.endpoint.conditions.terminating {
+        true if others => Why::Terminating,
+        true if c.endpoint.conditions.serving => Why::InUseTerminating,
+        _ => Why::NotReady,
+    };
+    let judged = candidates.iter().map(|c| Judged {
+        backend: c.backend,
+        endpoint: c.endpoint,
+        cluster: match (c.ready(), &topology) {
+            (false, _) => unready(c, has_cluster),
+            (true, topology) if topology.allows(c.endpoint) => Why::InUse,
+            (true, Topology::SameNode(_)) => Why::NodeHint,
+            (true, _) => Why::ZoneHint,
+        },
+        local: match c.ready() {
+            _ if !is_here(c) => Why::OtherNode,
+            true => Why::InUse,
+            false => unready(c, has_local),
+        },
+    });
+    judged.collect()
+}
+
 /// All endpoints of the port, sorted and each once: of several entries with the same address and port
 /// the one that is not terminating, then the one on this node, then the first.
 fn candidates<'a>(

@@ -298,6 +298,34 @@ proptest! {
         }
     }
 
+    /// What is said of each endpoint is what was done with it.
+    #[test]
+    fn reasons_agree_with_the_selection(
+        changes in prop::collection::vec(change(), 1..40),
+        zone in 0usize..3,
+    ) {
+        let mut objects = Objects::default();
+        changes.iter().for_each(|change| objects.apply(change));
+        let planner = objects.plan();
+        let here = Here {
+            node_name: NODE.into(),
+            zone: [None, Some("a".into()), Some("b".into())][zone].clone(),
+        };
+        for there in planner.inspect_all() {
+            for (port, family) in there.service.ports.iter().flat_map(|port| Family::BOTH.map(|f| (port, f))) {
+                let wanted = select::Wanted { cluster: true, local: true };
+                let slices = || there.slices.iter();
+                let selection = select::select(port, family, slices(), &here, wanted, 1000);
+                let judged = judge(port, family, slices(), &here, 1000);
+                let in_use = |of: fn(&Judged<'_>) -> Why| -> Vec<Backend> {
+                    judged.iter().filter(|one| of(one).is_in_use()).map(|one| one.backend).collect()
+                };
+                prop_assert_eq!(in_use(|one| one.cluster), selection.cluster);
+                prop_assert_eq!(in_use(|one| one.local), selection.local);
+            }
+        }
+    }
+
     #[test]
     fn an_object_less_changes_nothing_for_others(
         changes in prop::collection::vec(change(), 1..40),

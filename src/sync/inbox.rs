@@ -5,10 +5,36 @@ use super::Input;
 use crate::kernel::addresses::LocalAddresses;
 use crate::kernel::nft::Touched;
 use crate::model::{Change, ObjectName};
+use crate::plan::Planner;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// What the sync thread has, to look at.
+pub struct View<'a> {
+    pub planner: &'a Planner,
+    pub addresses: &'a LocalAddresses,
+    /// What is planned is in the kernel, or was.
+    pub is_running: bool,
+}
+
+/// Looks at what the sync thread has, between two turns of it: the thread waits for as long as that takes.
+pub struct Question(Box<dyn FnOnce(&View<'_>) + Send>);
+
+impl Question {
+    pub fn answer(self, view: &View<'_>) {
+        (self.0)(view);
+    }
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question")
+    }
+}
 
 /// What a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +57,8 @@ pub struct Inputs {
     pub touched: Touched,
     /// When the first of these came.
     pub oldest: Option<Instant>,
+    /// Nothing changes with these.
+    pub questions: Vec<Question>,
 }
 
 impl Inputs {
@@ -40,7 +68,7 @@ impl Inputs {
     }
 
     fn is_empty(&self) -> bool {
-        self.oldest.is_none()
+        self.oldest.is_none() && self.questions.is_empty()
     }
 
     fn put(&mut self, input: Input) {
@@ -112,6 +140,13 @@ pub struct Sender(Arc<Shared>);
 #[derive(Clone, Debug)]
 pub struct WeakSender(Weak<Shared>);
 
+/// Asks the sync thread, without keeping it running.
+#[derive(Clone, Debug)]
+pub struct Asker(Weak<Shared>);
+
+/// More questions do not wait at a time.
+const QUESTIONS: usize = 8;
+
 /// Takes things out of the inbox.
 #[derive(Debug)]
 pub struct Inbox(Arc<Shared>);
@@ -164,7 +199,38 @@ impl WeakSender {
     }
 }
 
+impl Asker {
+    /// Has the thread answer a question as soon as it has time. None: it has ended, or too many questions wait already.
+    /// The answer does not come if the thread ends before.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Option<oneshot::Receiver<T>> {
+        let shared = self.0.upgrade()?;
+        let mut state = shared.state();
+        if state.inputs.questions.len() >= QUESTIONS {
+            return None;
+        }
+        let (send, answer) = oneshot::channel();
+        let question = Question(Box::new(move |view| {
+            // Nobody may be waiting any more.
+            if !send.is_closed() {
+                let _ = send.send(question(view));
+            }
+        }));
+        state.inputs.questions.push(question);
+        drop(state);
+        shared.arrived.notify_one();
+        Some(answer)
+    }
+}
+
 impl Inbox {
+    /// One who asks.
+    pub fn asker(&self) -> Asker {
+        Asker(Arc::downgrade(&self.0))
+    }
+
     /// One who puts things into this inbox without keeping it open.
     pub fn sender(&self) -> WeakSender {
         WeakSender(Arc::downgrade(&self.0))

@@ -47,12 +47,14 @@ mod pace;
 mod quarantine;
 mod replacement;
 mod turns;
+mod verify;
 
-pub use engine::{Committed, Engine, Shortage};
+pub use engine::{Committed, Engine, Shortage, Transactions};
 pub use follow_up::FollowUp;
-pub use inbox::{Inbox, InboxWatch, Sender, inbox};
+pub use inbox::{Asker, Inbox, InboxWatch, Sender, View, inbox};
 pub use replacement::delete_table;
 pub use turns::run;
+pub use verify::difference;
 
 use crate::health::Health;
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection};

@@ -1,6 +1,6 @@
 //! The loop of the sync thread: each turn takes what has come, and does what is due.
 
-use super::engine::{Committed, Engine};
+use super::engine::{Committed, Engine, Transactions};
 use super::inbox::{Inbox, Inputs, Waited};
 use super::pace::Pace;
 use super::{Input, Observers, Options};
@@ -130,6 +130,10 @@ impl<K: Kernel> Loop<K> {
     }
 
     fn take(&mut self, mut inputs: Inputs) {
+        // Before what is new: the answer is about what the kernel has.
+        for question in std::mem::take(&mut inputs.questions) {
+            question.answer(&self.engine.view());
+        }
         let metrics = &self.observers.metrics;
         metrics.sync.endpoint_changes.seen(inputs.slice_changes);
         metrics.sync.service_changes.seen(inputs.service_changes);
@@ -188,7 +192,9 @@ impl<K: Kernel> Loop<K> {
     fn sync(&mut self) -> Result<(), Error> {
         let start = Instant::now();
         let span = tracing::debug_span!("sync", operations = tracing::field::Empty).entered();
-        match self.engine.sync() {
+        let synced = self.engine.sync();
+        self.tell_transactions();
+        match synced {
             Ok(committed) => {
                 span.record("operations", committed.operations);
                 self.pace.succeeded(Instant::now());
@@ -209,9 +215,7 @@ impl<K: Kernel> Loop<K> {
                 self.pace.waiting(Instant::now());
             }
             Err(error) => {
-                let metrics = &self.observers.metrics;
-                metrics.sync.failed();
-                metrics.kernel.refused(errno_name(&error));
+                self.observers.metrics.sync.failed();
                 let retry = humantime::format_duration(self.pace.failed(Instant::now()));
                 tracing::error!(
                     "the kernel keeps its last state, next attempt in {retry}: {error}"
@@ -219,6 +223,14 @@ impl<K: Kernel> Loop<K> {
             }
         }
         Ok(())
+    }
+
+    /// Has the metrics say what became of each transaction.
+    fn tell_transactions(&mut self) {
+        let metrics = &self.observers.metrics.kernel;
+        let Transactions { committed, refused } = self.engine.take_transactions();
+        committed.iter().for_each(|(operations, took)| metrics.committed(*operations, *took));
+        refused.iter().for_each(|(fault, errno)| metrics.refused(fault.name(), errno));
     }
 
     fn succeeded(&mut self, committed: Committed, took: Duration) {
@@ -233,9 +245,6 @@ impl<K: Kernel> Loop<K> {
         let kind = if committed.full { SyncKind::Full } else { SyncKind::Partial };
         metrics.sync.committed(kind, took, SystemTime::now());
         metrics.kernel.planned(committed.planning);
-        if committed.operations > 0 {
-            metrics.kernel.committed(committed.operations, committed.writing);
-        }
         metrics.kernel.quarantined.set(committed.quarantined as i64);
         if let Some(reason) = committed.rebuilt {
             metrics.kernel.rebuilt(reason);
@@ -308,27 +317,13 @@ impl<K: Kernel> Loop<K> {
     /// Deletes what nothing leads to any more.
     fn tidy(&mut self, now: Instant) {
         self.pace.tidied(now);
-        if let Err(error) = self.engine.delete_unused() {
+        let deleted = self.engine.delete_unused();
+        self.tell_transactions();
+        if let Err(error) = deleted {
             self.observers.metrics.sync.cleanup_failures.each(IntCounter::inc);
             tracing::warn!("cannot delete chains that are not used any more: {error}");
             self.queue();
         }
-    }
-}
-
-/// The errno of what the kernel refused first, for the metric.
-fn errno_name(error: &Error) -> &'static str {
-    match error.refusals().first().map_or(0, |refusal| refusal.errno) {
-        0 => "none",
-        libc::EPERM => "EPERM",
-        libc::ENOENT => "ENOENT",
-        libc::ENOMEM => "ENOMEM",
-        libc::EBUSY => "EBUSY",
-        libc::EEXIST => "EEXIST",
-        libc::EINVAL => "EINVAL",
-        libc::ENFILE => "ENFILE",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        _ => "other",
     }
 }
 

@@ -1,10 +1,12 @@
 //! The health and metrics servers over real connections to the loopback address.
 
+use kube_proxy::answers::Answers;
 use kube_proxy::health::{Health, HealthPolicy, Moment};
 use kube_proxy::http::metrics::SetVerbosity;
 use kube_proxy::http::{Server, health, metrics};
 use kube_proxy::metrics::Metrics;
 use kube_proxy::model::{Family, Node, Taint};
+use kube_proxy::sync::inbox;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +72,9 @@ impl Proxy {
             statusz: true,
             version: "v1.2.3".into(),
             started: Moment::now(),
+            // Nobody answers questions here.
+            node_name: "node-1".into(),
+            answers: Answers::new(inbox().1.asker()),
         }
     }
 }

@@ -8,6 +8,7 @@ use kube_proxy::plan::{DetectLocal, Planner, Settings};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use test_support::listing::sorted_lines;
 use test_support::netns::{in_namespace, sh, skip_without};
 
@@ -82,6 +83,23 @@ fn load(text: &str) -> String {
 fn scenarios_are_planned_as_documented() {
     for scenario in scenarios() {
         check(&format!("{scenario}/listing.nft"), &plan(&scenario).table().to_string());
+    }
+}
+
+#[test]
+fn scenarios_are_rendered_without_a_kernel() {
+    for scenario in scenarios() {
+        let mut folders = vec![rulesets().join(NODE), rulesets().join(&scenario)];
+        folders.dedup();
+        let rendered = Command::new(env!("CARGO_BIN_EXE_kube-proxy"))
+            .arg("render")
+            .args(folders)
+            .args(["--node", "node-1", "--", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56"])
+            .output()
+            .unwrap();
+        assert!(rendered.stderr.is_empty(), "{}", String::from_utf8_lossy(&rendered.stderr));
+        let listing = read(&format!("{scenario}/listing.nft"));
+        assert_eq!(String::from_utf8_lossy(&rendered.stdout), listing, "{scenario}");
     }
 }
 

@@ -50,6 +50,17 @@ pub enum Outcome {
     Dropped,
 }
 
+/// A rule that decided something about a flow: all of it matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The chain.
+    pub chain: Arc<str>,
+    /// Which of its rules, from 0 on.
+    pub rule: usize,
+    /// What an element of a verdict map said, where the rule asked one.
+    pub verdict: Option<Verdict>,
+}
+
 /// Why it cannot be said what becomes of a flow. The kernel would not have taken such a table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -103,6 +114,7 @@ struct Flow {
     destination_settled: bool,
     /// And the source.
     source_settled: bool,
+    decisions: Vec<Decision>,
 }
 
 /// Why the evaluation of a chain ended.
@@ -126,6 +138,18 @@ pub fn evaluate(
     packet: Packet,
     machine: &mut Machine<'_>,
 ) -> Result<Outcome, EvaluateError> {
+    trace(table, packet, machine).map(|(outcome, _)| outcome)
+}
+
+/// As [`evaluate`], and says which rules decided, in the order in which the packet met them.
+///
+/// # Errors
+/// If the packet comes to a rule that makes no sense.
+pub fn trace(
+    table: &Table,
+    packet: Packet,
+    machine: &mut Machine<'_>,
+) -> Result<(Outcome, Vec<Decision>), EvaluateError> {
     let mut flow = Flow {
         original_destination: packet.destination,
         original_port: packet.port,
@@ -134,10 +158,21 @@ pub fn evaluate(
         masqueraded: false,
         destination_settled: false,
         source_settled: false,
+        decisions: Vec::new(),
     };
+    let outcome = route(table, &mut flow, machine)?;
+    Ok((outcome, flow.decisions))
+}
+
+/// Takes a flow through the hooks.
+fn route(
+    table: &Table,
+    flow: &mut Flow,
+    machine: &mut Machine<'_>,
+) -> Result<Outcome, EvaluateError> {
     let own = flow.packet.input.is_none();
     let first = if own { Hook::Output } else { Hook::Prerouting };
-    if let Some(outcome) = pass(table, first, &mut flow, machine)? {
+    if let Some(outcome) = pass(table, first, flow, machine)? {
         return Ok(outcome);
     }
     let to_itself = (machine.is_local)(flow.packet.destination);
@@ -152,7 +187,7 @@ pub fn evaluate(
         if own && *hook != Hook::Postrouting {
             flow.packet.input = Some("lo".into());
         }
-        if let Some(outcome) = pass(table, *hook, &mut flow, machine)? {
+        if let Some(outcome) = pass(table, *hook, flow, machine)? {
             return Ok(outcome);
         }
     }
@@ -217,9 +252,20 @@ impl Evaluation<'_, '_> {
         if depth >= DEPTH {
             return Err(EvaluateError::Loop(chain.name.clone()));
         }
-        'rules: for rule in &chain.rules {
+        'rules: for (index, rule) in chain.rules.iter().enumerate() {
             for statement in &rule.statements {
-                let verdict = match self.statement(statement)? {
+                let step = self.statement(statement)?;
+                if matches!(step, Step::Verdict(_) | Step::End(_)) {
+                    let verdict = match (&step, statement) {
+                        (Step::Verdict(verdict), Statement::VerdictMap { .. }) => {
+                            Some(verdict.clone())
+                        }
+                        _ => None,
+                    };
+                    let chain = chain.name.clone();
+                    self.flow.decisions.push(Decision { chain, rule: index, verdict });
+                }
+                let verdict = match step {
                     Step::Next => continue,
                     Step::Break => continue 'rules,
                     Step::End(end) => return Ok(end),

@@ -1,19 +1,21 @@
 //! The metrics server: what is scraped, and pages for whoever looks at a running proxy.
 
+mod answers;
 mod debug;
 mod pages;
 mod profile;
 
 pub use debug::SetVerbosity;
 
-use super::answer;
+use super::{answer, status};
+use crate::answers::Answers;
 use crate::health::{Health, Moment};
 use crate::metrics::Metrics;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::{any, get};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +35,8 @@ pub struct Content {
     /// The version that this binary says it has.
     pub version: String,
     pub started: Moment,
+    pub answers: Answers,
+    pub node_name: String,
     /// `enableProfiling`: serve `/debug/`, with this to change the verbosity.
     pub profiling: Option<SetVerbosity>,
 }
@@ -46,7 +50,12 @@ pub fn router(mut content: Content) -> Router {
         .route("/healthz", any(healthz))
         .route("/healthz/ping", any(ping))
         .route("/proxyMode", any(proxy_mode))
-        .route("/configz", any(configz));
+        .route("/configz", any(configz))
+        .route("/api/explain", get(answers::explain))
+        .route("/api/services", get(answers::services))
+        .route("/api/status", get(answers::status))
+        .route("/status", get(status::page));
+    // Those that upstream has, too: /statusz lists them.
     let mut paths = vec!["/configz", "/healthz", "/metrics", "/proxyMode"];
     if content.flagz.is_some() {
         router = router.route("/flagz", any(pages::flagz));

@@ -13,6 +13,7 @@
 mod dump;
 mod families;
 mod networks;
+mod route;
 mod watch;
 
 #[cfg(feature = "fuzzing")]
@@ -33,6 +34,7 @@ pub(super) mod fuzzing {
 
 pub use families::{FamilyAvailability, available_families};
 pub use networks::{FamilySelection, NodePortSelection, health_port_addresses, nodeport_networks};
+pub use route::{Way, way_to};
 pub use watch::AddressWatch;
 
 use crate::kernel::netlink::Error as NetlinkError;

@@ -17,6 +17,7 @@
 //! `entry` reads a dumped message, `socket` talks to the kernel.
 
 mod cleaner;
+mod count;
 mod entry;
 mod filter;
 mod rule;
@@ -34,6 +35,7 @@ pub(super) mod fuzzing {
 }
 
 pub use cleaner::ConntrackCleaner;
+pub use count::count;
 pub use rule::{FlowFrontend, StaleCheck, StaleFlows};
 
 use crate::kernel::netlink::Error as NetlinkError;

@@ -80,6 +80,33 @@ impl ConntrackSocket {
         }
     }
 
+    /// Shows `each` the entries that `filter` lets through, after `begin`; if others changed them meanwhile, once more
+    /// from `begin` on. The filter only saves work.
+    pub(super) fn each(
+        &mut self,
+        filter: &DumpFilter,
+        begin: &dyn Fn(),
+        each: &dyn Fn(&Flow),
+    ) -> Result<(), ConntrackError> {
+        let is_stale = |flow: &Flow| {
+            each(flow);
+            false
+        };
+        let family = filter.family;
+        let result = complete_or_last(|| {
+            begin();
+            match self.dump(family, self.filters.then_some(filter), &is_stale) {
+                Err(error) if self.filters && refused(&error) => {
+                    self.filters = false;
+                    begin();
+                    self.dump(family, None, &is_stale)
+                }
+                result => result,
+            }
+        });
+        result.map(drop).map_err(|source| ConntrackError::Dump { family, source })
+    }
+
     /// Lists the entries that `filter` lets through and keeps the keys of those that are
     /// stale. The filter only saves work: `is_stale` decides about each entry.
     pub(super) fn find(

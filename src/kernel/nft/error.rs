@@ -113,6 +113,17 @@ pub enum Fault {
     Content,
 }
 
+impl Fault {
+    /// What metrics call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fault::Nobody => "transient",
+            Fault::Belief => "drift",
+            Fault::Content => "object",
+        }
+    }
+}
+
 /// All that the kernel had against a transaction, in the order in which it found it. What comes after the
 /// first may be no more than a consequence.
 #[derive(Debug)]

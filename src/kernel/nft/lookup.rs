@@ -8,7 +8,7 @@ use netlink_packet_core::DecodeError;
 use nft_table::netlink::dump::ElementReader;
 use nft_table::netlink::numbers::message;
 use nft_table::netlink::{self, Writer};
-use nft_table::{Key, Set, Value};
+use nft_table::{Key, Lifetime, Set, Value};
 
 /// Keys in one request. Each answer takes a buffer of its own in the receive buffer of the socket.
 const KEYS: usize = 256;
@@ -74,6 +74,35 @@ impl Nft {
             return Err(error.into());
         }
         complete
+    }
+
+    /// What a dynamic set has under a key, and for how long still; None: nothing.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if there is no such set.
+    pub fn remembered(
+        &mut self,
+        table: &str,
+        set: &Set,
+        key: &Key,
+    ) -> Result<Option<(Value, Lifetime)>, Error> {
+        let what = format!("looking up an element of set inet {table} {}", set.name);
+        let mut reader = ElementReader::new(set);
+        let request = |out: &mut Writer| {
+            // A key that does not fit asks for nothing.
+            let _ = netlink::elements_by_key(out, table, set, &[key]);
+        };
+        let each = |message_type, attributes: &[u8]| {
+            if message_type == message::NEW_ELEMENTS { reader.read(attributes) } else { Ok(()) }
+        };
+        match self.ask(&what, message::GET_ELEMENTS, request, each) {
+            Ok(_) => {
+                let found = reader.finish_expiring().pop();
+                Ok(found.map(|(_, value, lifetime)| (value, lifetime)))
+            }
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn look_up_catch_all(&mut self, table: &str, set: &Set) -> Result<bool, Error> {

@@ -21,6 +21,7 @@ mod look;
 mod stand;
 
 use super::SelectNodePorts;
+use super::inbox::View;
 use super::quarantine::Quarantine;
 use super::replacement;
 use crate::kernel::addresses::{LocalAddresses, NodePortSelection, nodeport_networks};
@@ -63,6 +64,15 @@ pub struct Committed {
     pub triggers: Vec<(Family, i64)>,
 }
 
+/// What became of transactions.
+#[derive(Debug, Default)]
+pub struct Transactions {
+    /// How many operations each had, and how long the kernel took.
+    pub committed: Vec<(usize, Duration)>,
+    /// Whose fault it was, and the name of the errno.
+    pub refused: Vec<(Fault, &'static str)>,
+}
+
 /// The plan and the kernel it is written to.
 pub struct Engine<K> {
     kernel: K,
@@ -85,6 +95,8 @@ pub struct Engine<K> {
     /// There may be a table beside, from the replacement of another one.
     has_interim: bool,
     triggers: Vec<(Family, i64)>,
+    /// Since they were taken last.
+    transactions: Transactions,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -112,12 +124,23 @@ impl<K: Kernel> Engine<K> {
             // A run that was killed may have left it.
             has_interim: true,
             triggers: Vec::new(),
+            transactions: Transactions::default(),
         }
+    }
+
+    /// What became of transactions since the last call, also of those that were made up for.
+    pub fn take_transactions(&mut self) -> Transactions {
+        std::mem::take(&mut self.transactions)
     }
 
     /// The plan, to look at.
     pub fn planner(&self) -> &Planner {
         &self.planner
+    }
+
+    /// The plan and what it was made for, to look at.
+    pub fn view(&self) -> View<'_> {
+        View { planner: &self.planner, addresses: &self.addresses, is_running: self.running }
     }
 
     /// The kernel, to look at.
@@ -303,8 +326,10 @@ impl<K: Kernel> Engine<K> {
         }
         let is_new = !table.is_present();
         self.standing.fence(&mut transaction);
+        let start = Instant::now();
         match self.kernel.commit(&transaction) {
             Ok(()) => {
+                self.transactions.committed.push((operations, start.elapsed()));
                 self.planner.table_mut().committed();
                 self.standing.committed();
                 if is_new {
@@ -313,6 +338,7 @@ impl<K: Kernel> Engine<K> {
                 Ok(operations)
             }
             Err(error) => {
+                self.transactions.refused.push((error.fault(), errno_name(&error)));
                 // What was sent in parts may be there in part.
                 if transaction.stages().len() > 1 || !error.has_done_nothing() {
                     self.looks.doubt();
@@ -362,5 +388,21 @@ impl<K: Kernel> Engine<K> {
             self.looks.doubt();
         }
         result
+    }
+}
+
+/// The errno of what the kernel refused first, for the metric.
+fn errno_name(error: &Error) -> &'static str {
+    match error.refusals().first().map_or(0, |refusal| refusal.errno) {
+        0 => "none",
+        libc::EPERM => "EPERM",
+        libc::ENOENT => "ENOENT",
+        libc::ENOMEM => "ENOMEM",
+        libc::EBUSY => "EBUSY",
+        libc::EEXIST => "EEXIST",
+        libc::EINVAL => "EINVAL",
+        libc::ENFILE => "ENFILE",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        _ => "other",
     }
 }

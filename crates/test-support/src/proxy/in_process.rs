@@ -12,7 +12,7 @@ use kube_proxy::kernel::nft::{Error, Kernel, Nft};
 use kube_proxy::manifests::Source;
 use kube_proxy::model::{Change, Node};
 use kube_proxy::plan::{DetectLocal, Settings};
-use kube_proxy::sync::{Committed, Engine};
+use kube_proxy::sync::{Committed, Engine, View};
 use nft_table::{Family, Table};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -168,6 +168,11 @@ impl<'l> Proxy<'l> {
     /// The table as planned.
     pub fn table(&self) -> &Table {
         self.engine.planner().table()
+    }
+
+    /// What explanations are made of.
+    pub fn view(&self) -> View<'_> {
+        self.engine.view()
     }
 
     /// Deletes what nothing leads to any more, as the sync thread does when it is idle, until nothing is left of

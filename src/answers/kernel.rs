@@ -1,0 +1,147 @@
+//! What the kernel has of a frontend, compared with the plan.
+
+use crate::explain::{Answer, Explanation, Fate, Kernel as Report};
+use crate::kernel::conntrack;
+use crate::kernel::nft::{Kernel, Nft};
+use crate::model::Protocol;
+use crate::plan::Expected;
+use crate::plan::layout::TABLE;
+use nft_table::{Key, Set, Value, text};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// So many differences are told.
+const MOST: usize = 50;
+
+/// Asks the kernel for everything that an answer is about, and puts into it what differs.
+pub fn compare(answer: Answer) -> Explanation {
+    let mut report = Report::default();
+    let Answer { mut explanation, expected, chains, remembered, in_use, frontend: _ } = answer;
+    match Nft::open() {
+        Ok(mut nft) => match nft.table(TABLE) {
+            Ok(Some(there)) if !there.is_dormant => {
+                compare_elements(&mut nft, &expected, &mut report);
+                compare_chains(&mut nft, &chains, &mut report);
+                find_clients(&mut nft, &remembered, &mut explanation, &mut report);
+            }
+            Ok(Some(_)) => report.differences.push(format!("table inet {TABLE} is dormant")),
+            Ok(None) => report.differences.push(format!("+ table inet {TABLE}")),
+            Err(error) => report.errors.push(error.to_string()),
+        },
+        Err(error) => report.errors.push(error.to_string()),
+    }
+    let more = report.differences.len().saturating_sub(MOST);
+    if more > 0 {
+        report.differences.truncate(MOST);
+        report.differences.push(format!("... and {more} more"));
+    }
+    count_connections(&explanation, &in_use, &mut report);
+    explanation.kernel = Some(report);
+    explanation
+}
+
+fn compare_elements(nft: &mut Nft, expected: &[Expected], report: &mut Report) {
+    // They come set by set.
+    for group in expected.chunk_by(|a, b| a.set.name == b.set.name) {
+        let set = &group[0].set;
+        let keys: Vec<&Key> = group.iter().map(|expected| &expected.key).collect();
+        let there = match nft.lookup(TABLE, set, &keys) {
+            Ok(there) => there,
+            // The set is not there, or is another one.
+            Err(_) => vec![None; keys.len()],
+        };
+        for (expected, there) in group.iter().zip(there) {
+            if there == expected.value {
+                continue;
+            }
+            let mut tell = |sign, value: &Option<Value>| {
+                let line = value.as_ref().map(|value| {
+                    format!(
+                        "{sign} element @{} {{ {} }}",
+                        set.name,
+                        text::element(set, &expected.key, value)
+                    )
+                });
+                report.differences.extend(line);
+            };
+            tell('-', &there);
+            tell('+', &expected.value);
+        }
+    }
+}
+
+fn compare_chains(nft: &mut Nft, chains: &[nft_table::Chain], report: &mut Report) {
+    let declared = match nft.declarations(TABLE) {
+        Ok(declared) => declared.unwrap_or_default(),
+        Err(error) => return report.errors.push(error.to_string()),
+    };
+    for chain in chains {
+        match declared.chains.get(&chain.name) {
+            Some(there) if there.has_rules_of(chain) && there.base == chain.base => {}
+            Some(_) => report.differences.push(format!(
+                "chain {}: its rules are others than planned: nft list chain inet {TABLE} {}",
+                chain.name, chain.name
+            )),
+            None => report.differences.push(format!("+ chain {}", chain.name)),
+        }
+    }
+}
+
+/// Who is remembered on an endpoint goes there, and nowhere else.
+fn find_clients(
+    nft: &mut Nft,
+    remembered: &[(usize, Set, Key)],
+    explanation: &mut Explanation,
+    report: &mut Report,
+) {
+    for (number, set, key) in remembered {
+        let Some(client) = explanation.clients.get_mut(*number) else { continue };
+        if client.fate != Fate::Endpoint {
+            continue;
+        }
+        match nft.remembered(TABLE, set, key) {
+            Ok(Some((Value::Data(data), lifetime))) => {
+                let Some(endpoint) = address_port(data.bytes()) else { continue };
+                let left = Duration::from_secs(lifetime.expires.as_secs());
+                client.endpoints = vec![endpoint];
+                client.reasons.push(format!(
+                    "session affinity: it was sent to {endpoint} before, which is remembered for another {}",
+                    humantime::format_duration(left)
+                ));
+            }
+            Ok(_) => client.reasons.push(
+                "session affinity: it is not remembered, so any endpoint may get it, and keeps it then".to_owned(),
+            ),
+            Err(error) => report.errors.push(error.to_string()),
+        }
+    }
+}
+
+fn address_port(data: &[u8]) -> Option<SocketAddr> {
+    let (address, [high, low, _, _]) = data.split_last_chunk()?;
+    let address = match <[u8; 4]>::try_from(address) {
+        Ok(octets) => IpAddr::from(octets),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+    };
+    Some(SocketAddr::new(address, u16::from_be_bytes([*high, *low])))
+}
+
+/// Connections follow their conntrack entries, whatever the plan says by now.
+fn count_connections(
+    explanation: &Explanation,
+    in_use: &[crate::plan::Backend],
+    report: &mut Report,
+) {
+    let Ok(destination) = explanation.destination.parse::<SocketAddr>() else { return };
+    let Some(protocol) = Protocol::parse(&explanation.protocol) else { return };
+    match conntrack::count(destination.ip(), destination.port(), protocol.number()) {
+        Ok(counts) => {
+            report.connections = counts.values().sum();
+            let is_in_use = |to: &SocketAddr| {
+                in_use.iter().any(|backend| SocketAddr::new(backend.address, backend.port) == *to)
+            };
+            report.elsewhere = counts.into_iter().filter(|(to, _)| !is_in_use(to)).collect();
+        }
+        Err(error) => report.errors.push(error.to_string()),
+    }
+}

@@ -1,0 +1,62 @@
+//! A list of Services for people.
+
+use crate::explain::{ServiceFrontend, Services};
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Table, presets};
+use std::io::{self, Write};
+
+const BAD: Style = AnsiColor::Red.on_default();
+
+/// Writes the list as a table, and below it what is wrong.
+pub fn write(out: &mut impl Write, list: &Services) -> io::Result<()> {
+    if list.services.is_empty() {
+        return writeln!(out, "None of {} Services.", list.total);
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["NAMESPACE", "NAME", "TYPE", "FRONTENDS", "ENDPOINTS", "POLICY"]);
+    for service in &list.services {
+        let frontends: Vec<String> = service.frontends.iter().map(frontend).collect();
+        let mut policy = match (&service.external_traffic_policy, &*service.internal_traffic_policy)
+        {
+            (Some(external), internal) if external != internal => {
+                format!("{internal} inside, {external} outside")
+            }
+            (_, internal) => internal.to_owned(),
+        };
+        if service.affinity_seconds.is_some() {
+            policy.push_str(", ClientIP");
+        }
+        table.add_row([
+            service.namespace.clone(),
+            service.name.clone(),
+            service.service_type.clone(),
+            frontends.join("\n"),
+            format!("{}/{}", service.endpoints_in_use, service.endpoints),
+            policy,
+        ]);
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    for service in list.services.iter().filter(|service| !service.problems.is_empty()) {
+        writeln!(
+            out,
+            "{BAD}{}/{}{BAD:#}: {}",
+            service.namespace,
+            service.name,
+            service.problems.join("; ")
+        )?;
+    }
+    Ok(())
+}
+
+fn frontend(frontend: &ServiceFrontend) -> String {
+    let ServiceFrontend { kind, address, port, protocol } = frontend;
+    match address {
+        Some(address) => {
+            format!("{kind} {}/{protocol}", std::net::SocketAddr::new(*address, *port))
+        }
+        None => format!("{kind} {port}/{protocol}"),
+    }
+}

@@ -1,0 +1,86 @@
+//! Each endpoint of a Service port, with why it is in use or is not.
+
+use super::frontend::Found;
+use super::report::Endpoint;
+use crate::plan::{Here, Judged, Planner, Why, judge};
+use std::net::SocketAddr;
+
+/// More endpoints than this are not told one by one.
+const MOST: usize = 10_000;
+
+/// The endpoints of the port that a frontend belongs to.
+pub fn all(planner: &Planner, found: &Found<'_>) -> Vec<Endpoint> {
+    let slices = found.inspected.slices.iter();
+    let family = found.frontend.family();
+    let here = planner.here();
+    let judged = judge(found.port, family, slices, here, MOST);
+    judged.iter().map(|judged| endpoint(judged, found, here)).collect()
+}
+
+fn endpoint(judged: &Judged<'_>, found: &Found<'_>, here: &Here) -> Endpoint {
+    let address = SocketAddr::new(judged.backend.address, judged.backend.port);
+    let policies = match (found.is_local(), found.is_internal()) {
+        (false, _) => vec![(None, judged.cluster)],
+        (true, true) => vec![(None, judged.local)],
+        // Pods and the node itself are served as with policy Cluster.
+        (true, false) => vec![
+            (Some("from outside"), judged.local),
+            (Some("from pods and this node"), judged.cluster),
+        ],
+    };
+    let planned = |backend| {
+        found.planned.is_some_and(|(plan, _)| {
+            plan.cluster.contains(&backend) || plan.local.contains(&backend)
+        })
+    };
+    let mut in_use = policies.iter().any(|(_, why)| why.is_in_use());
+    let mut reasons: Vec<String> = policies
+        .iter()
+        .map(|(whom, why)| {
+            let text = words(*why, judged, here);
+            whom.map_or_else(|| text.clone(), |whom| format!("{whom}: {text}"))
+        })
+        .collect();
+    if in_use && !planned(judged.backend) {
+        in_use = false;
+        reasons.push(match found.inspected.cut {
+            Some(_) => "left out: too many endpoints for so many frontends".to_owned(),
+            None => "not planned yet".to_owned(),
+        });
+    }
+    let node = judged.endpoint.node_name.as_ref().map(ToString::to_string);
+    Endpoint { address, node, in_use, reasons }
+}
+
+fn words(why: Why, judged: &Judged<'_>, here: &Here) -> String {
+    let endpoint = judged.endpoint;
+    let list = |hints: &[std::sync::Arc<str>]| match hints {
+        [] => "none".to_owned(),
+        hints => hints.join(", "),
+    };
+    match why {
+        Why::InUse => "ready".to_owned(),
+        Why::InUseTerminating => "terminating, but still serving, and no other is ready".to_owned(),
+        Why::Terminating => "terminating".to_owned(),
+        Why::NotReady if endpoint.conditions.terminating => {
+            "terminating, and no longer serving".to_owned()
+        }
+        Why::NotReady => "not ready".to_owned(),
+        Why::NodeHint => {
+            format!(
+                "its hint is for other nodes ({}), not {}",
+                list(endpoint.node_hints()),
+                here.node_name
+            )
+        }
+        Why::ZoneHint => format!(
+            "its hint is for other zones ({}), not {}",
+            list(endpoint.zone_hints()),
+            here.zone.as_deref().unwrap_or("that of this node")
+        ),
+        Why::OtherNode => match &endpoint.node_name {
+            Some(node) => format!("on {node}, and the traffic policy is Local"),
+            None => "on no node, and the traffic policy is Local".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,115 @@
+//! A look at the plan from outside, for whoever wants to know why something is as it is.
+
+use super::{Entry, Planner};
+use crate::model::{EndpointSlice, ObjectName, Service};
+use crate::plan::claims::Rank;
+use crate::plan::layout::{SetKind, SetName};
+use crate::plan::pods::Pods;
+use crate::plan::{Frontend, Here, PlannedFrontend, PortPlan, Settings, elements};
+use nft_table::{Family, Key, Set, Value};
+use std::net::IpAddr;
+
+/// A Service that is there, and what was made of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Inspected<'a> {
+    pub service: &'a Service,
+    /// Sorted by name.
+    pub slices: &'a [EndpointSlice],
+    /// Sorted by [`PortPlan::key`].
+    pub plans: &'a [PortPlan],
+    /// Frontends that it wants and an older Service, or one with a better claim, has.
+    pub lost: &'a [Frontend],
+    /// To how many endpoints each of its frontends was cut, if it was.
+    pub cut: Option<usize>,
+    /// The kernel refused what it is to become; it stays as it was.
+    pub is_held: bool,
+    /// What it has become is to be planned, or to be written.
+    pub is_pending: bool,
+}
+
+/// What the kernel should have in a set under a key; None: nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expected {
+    pub set: Set,
+    pub key: Key,
+    pub value: Option<Value>,
+}
+
+impl Planner {
+    /// This node.
+    pub fn here(&self) -> &Here {
+        &self.here
+    }
+
+    /// What the operator configured.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How packets of pods are known.
+    pub fn pods(&self) -> &Pods {
+        self.writer.pods()
+    }
+
+    /// Who wants a frontend: first who has it, then who would have it next.
+    pub fn claimants(&self, frontend: &Frontend) -> impl Iterator<Item = &Rank> {
+        self.claims.all(frontend)
+    }
+
+    /// A Service, where it is there.
+    pub fn inspect(&self, name: &ObjectName) -> Option<Inspected<'_>> {
+        self.inspected(name, self.services.get(name)?)
+    }
+
+    /// All Services, in no order.
+    pub fn inspect_all(&self) -> impl Iterator<Item = Inspected<'_>> {
+        self.services.iter().filter_map(|(name, entry)| self.inspected(name, entry))
+    }
+
+    fn inspected<'a>(&'a self, name: &ObjectName, entry: &'a Entry) -> Option<Inspected<'a>> {
+        Some(Inspected {
+            service: entry.service.as_deref()?,
+            slices: &entry.slices,
+            plans: &entry.plans,
+            lost: &entry.lost,
+            cut: entry.cut,
+            is_held: self.held.contains_key(name),
+            is_pending: self.changed.contains(name)
+                || self.later.contains(name)
+                || self.unconfirmed.contains(name),
+        })
+    }
+
+    /// The ranges that ClusterIPs are from.
+    pub fn is_in_service_cidrs(&self, address: IpAddr) -> bool {
+        self.service_cidrs.values().flatten().any(|cidr| cidr.contains(&address))
+    }
+
+    /// Whether an address is a ClusterIP of a Service that is served.
+    pub fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        let name = SetName::new(SetKind::ClusterIps, Family::of(&address));
+        let key = Key::builder().address(address).build();
+        self.writer.sets().get(name).is_some_and(|id| self.writer.table.get(id, &key).is_some())
+    }
+
+    /// All that the kernel should have for a frontend of a port, and what it should not have in its place.
+    pub fn expected(&self, plan: &PortPlan, planned: &PlannedFrontend) -> Vec<Expected> {
+        let mut expected = Vec::new();
+        let mut add = |name: SetName, key: Key| {
+            let Some(id) = self.writer.sets().get(name) else { return };
+            let table = &self.writer.table;
+            let Some(set) = table.set(id) else { return };
+            expected.push(Expected { set: set.clone(), value: table.get(id, &key).cloned(), key });
+        };
+        for kind in elements::head_sets(&planned.frontend) {
+            let key = elements::frontend_key(&planned.frontend).build();
+            add(SetName::new(kind, plan.family), key);
+        }
+        for (map, slots) in elements::slots(plan, planned) {
+            for key in elements::slot_keys(&planned.frontend, 0..slots.len()) {
+                add(map, key);
+            }
+        }
+        expected
+    }
+}
