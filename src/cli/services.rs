@@ -7,13 +7,20 @@ use std::io::{self, Write};
 
 const BAD: Style = AnsiColor::Red.on_default();
 
+/// Columns of a terminal, below which nothing is broken into lines.
+const NARROW: u16 = 80;
+
 /// Writes the list as a table, and below it what is wrong.
 pub fn write(out: &mut impl Write, list: &Services) -> io::Result<()> {
     if list.services.is_empty() {
         return writeln!(out, "None of {} Services.", list.total);
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_preset(presets::NOTHING);
+    // A serial console has no width, and on a narrow terminal long lines are better than columns of letters.
+    if table.width().is_some_and(|width| width >= NARROW) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table.set_header(["NAMESPACE", "NAME", "TYPE", "FRONTENDS", "ENDPOINTS", "POLICY"]);
     for service in &list.services {
         let frontends: Vec<String> = service.frontends.iter().map(frontend).collect();
