@@ -120,7 +120,8 @@ fn what_makes_no_sense_or_cannot_be_says_why() {
         assert!(!output.status.success(), "{}", text(&output));
         assert!(text(&output).contains(why), "no {why:?} in: {}", text(&output));
     };
-    fails(&["explain", "10.96.0.10:80"], "no kube-proxy answers at 127.0.0.1:10249");
+    fails(&["services"], "no kube-proxy answers at 127.0.0.1:10249");
+    fails(&["explain", "default/web"], "no kube-proxy answers at 127.0.0.1:10249");
     fails(&["explain", "10.96.0.10"], "a port is needed");
     let manifests = Manifests::new();
     manifests.apply(shop(&lab));
@@ -129,8 +130,43 @@ fn what_makes_no_sense_or_cannot_be_says_why() {
     fails(&["explain", "10.96.0.10:80", "--from", "fd00::1"], "same IP family");
     let bad = program.get(10249, "/api/explain?address=10.96.0.10");
     assert!(bad.starts_with("HTTP/1.1 400"), "{bad}");
+    drop(program);
+    let program = Program::start_with(&lab, &manifests, &["--status-page=false"]);
+    fails(&["services"], "does it have --status-page=false?");
+    assert!(program.get(10249, "/status").starts_with("HTTP/1.1 404"));
+    drop(program);
+    let program = Program::start(&lab, &manifests, None);
     let unknown = program.get(10249, "/api/services?colour=red");
     assert!(unknown.starts_with("HTTP/1.1 200"), "as with all of Kubernetes' lists: {unknown}");
+}
+
+/// While no proxy runs, the kernel still serves.
+#[test]
+fn without_a_proxy_the_kernel_is_read() {
+    let Some(lab) = lab() else { return };
+    let nothing = said(&lab, &["explain", "10.96.0.10:80"]);
+    assert_says(&nothing, &["! There is no table inet kube-proxy."]);
+    let manifests = Manifests::new();
+    manifests.apply(shop(&lab));
+    Program::start(&lab, &manifests, None).kill();
+    let address = said(&lab, &["explain", "10.96.0.10:80"]);
+    assert_says(
+        &address,
+        &[
+            "address of Service default/web, port 80",
+            "Endpoints: 2 of 2 in use",
+            "! New connections: goto cluster4-2",
+        ],
+    );
+    let node_port = said(&lab, &["explain", "192.0.2.1:30080"]);
+    assert_says(
+        &node_port,
+        &[
+            "NodePort of Service default/web, port 30080",
+            "+ 10.244.0.11:8080: in map nodeport-cluster-endpoints4",
+            "! New connections: goto nodeport-cluster4-2",
+        ],
+    );
 }
 
 #[test]

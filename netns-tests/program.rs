@@ -4,7 +4,8 @@ use crate::scenario::{at, lab};
 use nft_table::Family;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use test_support::lab::{Lab, Outcome, cluster_ip};
 use test_support::proxy::{Manifests, Program, endpoints, objects, program, service};
@@ -398,4 +399,35 @@ fn what_iptables_legacy_left_is_named() {
     node(advice.lines().next().expect("a line"));
     let rules = node("iptables-legacy-save");
     assert!(!rules.contains("KUBE-") && rules.contains("-A OUTPUT -j OTHERS"), "{rules}");
+}
+
+/// As in the container that serves, whose /proc/sys is read-only: an admin may have changed what the set-up container
+/// had set.
+#[test]
+fn a_setting_of_conntrack_that_it_may_not_make_is_a_warning() {
+    let Some(lab) = lab() else { return };
+    let serve = format!(
+        "mount --bind -o ro /proc/sys /proc/sys && exec {} --proxy-mode nftables --master http://127.0.0.1:1 \
+         --hostname-override node --conntrack-max-per-core 0 --conntrack-tcp-timeout-established 7777s",
+        program().display()
+    );
+    let mut child = lab.node().namespace.run(|| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--kill-child", "sh", "-c", &serve]);
+        command.stderr(Stdio::piped()).spawn().expect("start kube-proxy")
+    });
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut said = String::new();
+    for line in lines.map_while(Result::ok) {
+        said.push_str(&line);
+        said.push('\n');
+        if line.contains(" started ") {
+            break;
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let warns = |line: &str| line.contains("WARN") && line.contains("tcp_timeout_established");
+    assert!(said.lines().any(warns), "no warning in:\n{said}");
+    assert!(said.contains(" started "), "it does not serve:\n{said}");
 }

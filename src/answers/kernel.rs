@@ -4,10 +4,10 @@ use crate::explain::{Answer, Explanation, Fate, Kernel as Report};
 use crate::kernel::conntrack;
 use crate::kernel::nft::{Kernel, Nft};
 use crate::model::Protocol;
-use crate::plan::Expected;
 use crate::plan::layout::TABLE;
+use crate::plan::{Backend, Expected};
 use nft_table::{Key, Set, Value, text};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// So many differences are told.
@@ -15,7 +15,7 @@ const MOST: usize = 50;
 
 /// Asks the kernel for everything that an answer is about, and puts into it what differs.
 pub fn compare(answer: Answer) -> Explanation {
-    let mut report = Report::default();
+    let mut report = Report { compared: true, ..Report::default() };
     let Answer { mut explanation, expected, chains, remembered, in_use, frontend: _ } = answer;
     match Nft::open() {
         Ok(mut nft) => match nft.table(TABLE) {
@@ -100,8 +100,9 @@ fn find_clients(
             continue;
         }
         match nft.remembered(TABLE, set, key) {
-            Ok(Some((Value::Data(data), lifetime))) => {
-                let Some(endpoint) = address_port(data.bytes()) else { continue };
+            Ok(Some((value, lifetime))) => {
+                let Some(endpoint) = Backend::of_value(&value) else { continue };
+                let endpoint = endpoint.socket_address();
                 let left = Duration::from_secs(lifetime.expires.as_secs());
                 client.endpoints = vec![endpoint];
                 client.reasons.push(format!(
@@ -109,7 +110,7 @@ fn find_clients(
                     humantime::format_duration(left)
                 ));
             }
-            Ok(_) => client.reasons.push(
+            Ok(None) => client.reasons.push(
                 "session affinity: it is not remembered, so any endpoint may get it, and keeps it then".to_owned(),
             ),
             Err(error) => report.errors.push(error.to_string()),
@@ -117,29 +118,15 @@ fn find_clients(
     }
 }
 
-fn address_port(data: &[u8]) -> Option<SocketAddr> {
-    let (address, [high, low, _, _]) = data.split_last_chunk()?;
-    let address = match <[u8; 4]>::try_from(address) {
-        Ok(octets) => IpAddr::from(octets),
-        Err(_) => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
-    };
-    Some(SocketAddr::new(address, u16::from_be_bytes([*high, *low])))
-}
-
 /// Connections follow their conntrack entries, whatever the plan says by now.
-fn count_connections(
-    explanation: &Explanation,
-    in_use: &[crate::plan::Backend],
-    report: &mut Report,
-) {
+fn count_connections(explanation: &Explanation, in_use: &[Backend], report: &mut Report) {
     let Ok(destination) = explanation.destination.parse::<SocketAddr>() else { return };
     let Some(protocol) = Protocol::parse(&explanation.protocol) else { return };
     match conntrack::count(destination.ip(), destination.port(), protocol.number()) {
         Ok(counts) => {
             report.connections = counts.values().sum();
-            let is_in_use = |to: &SocketAddr| {
-                in_use.iter().any(|backend| SocketAddr::new(backend.address, backend.port) == *to)
-            };
+            let is_in_use =
+                |to: &SocketAddr| in_use.iter().any(|backend| backend.socket_address() == *to);
             report.elsewhere = counts.into_iter().filter(|(to, _)| !is_in_use(to)).collect();
         }
         Err(error) => report.errors.push(error.to_string()),

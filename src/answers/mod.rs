@@ -7,7 +7,10 @@
 //!
 //! Nothing here writes. The kernel is asked by key, so the size of the table does not matter.
 
+mod alone;
 mod kernel;
+
+pub use alone::read_kernel;
 
 use crate::explain::{self, Explanation, Filter, Origin, Question, Services};
 use crate::kernel::addresses::{LocalAddresses, Way, way_to};

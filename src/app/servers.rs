@@ -52,7 +52,7 @@ pub fn start(
                 statusz: gates.enabled(COMPONENT_STATUSZ),
                 version: env!("CARGO_PKG_VERSION").to_string(),
                 started,
-                answers,
+                answers: config.status_page.then_some(answers),
                 node_name: config.node_name.clone(),
                 profiling: config
                     .document

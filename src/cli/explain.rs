@@ -28,14 +28,17 @@ pub fn write(out: &mut impl Write, explanations: &[Explanation]) -> io::Result<(
 
 fn one(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
     let Explanation { destination, protocol, node, .. } = explanation;
-    writeln!(out, "{BOLD}{destination}/{protocol}{BOLD:#} on node {node}")?;
+    let node = if node.is_empty() { String::new() } else { format!(" on node {node}") };
+    writeln!(out, "{BOLD}{destination}/{protocol}{BOLD:#}{node}")?;
     if let Some(frontend) = &explanation.frontend {
         writeln!(
             out,
             "  {} of Service {BOLD}{}{BOLD:#}, port {}",
             frontend.kind, frontend.service, frontend.port
         )?;
-        writeln!(out, "  {}: {}", frontend.policy, frontend.policy_value)?;
+        if !frontend.policy.is_empty() {
+            writeln!(out, "  {}: {}", frontend.policy, frontend.policy_value)?;
+        }
         if let Some(seconds) = frontend.affinity_seconds {
             let timeout = std::time::Duration::from_secs(seconds);
             writeln!(
@@ -141,7 +144,7 @@ fn kernel(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         for difference in &kernel.differences {
             writeln!(out, "    {difference}")?;
         }
-    } else if kernel.errors.is_empty() {
+    } else if kernel.errors.is_empty() && kernel.compared {
         writeln!(out, "  The kernel has it as it is planned.")?;
     }
     writeln!(out, "  Connections in conntrack: {}", kernel.connections)?;

@@ -9,11 +9,15 @@ mod explain;
 mod services;
 mod target;
 
+use crate::answers;
 use crate::app::review;
 use crate::config::{Config, Flags};
-use crate::explain::Filter;
+use crate::explain::{Explanation, Filter};
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -193,20 +197,18 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
     let mut out = anstream::stdout().lock();
     match command {
         Command::Explain { target, from, common } => {
-            let json = client::get(&common.server, &target.path(from))?;
-            match common.output {
-                Output::Json => writeln!(out, "{}", pretty(&json)?)?,
-                Output::Text => explain::write(&mut out, &serde_json::from_str::<Vec<_>>(&json)?)?,
-            }
+            let explanations = match client::get(&common.server, &target.path(from)) {
+                Ok(json) => serde_json::from_str(&json)?,
+                Err(error) => serde_json::to_value([without_proxy(&target, error)?])?,
+            };
+            let write = |out: &mut _, all: &Vec<_>| explain::write(out, all);
+            show(&mut out, common.output, explanations, write)?;
         }
         Command::Services { search, namespace, problems, common } => {
             let filter = Filter { search, namespace, problems, ..Filter::default() };
             let path = format!("/api/services?{}", serde_urlencoded::to_string(&filter)?);
-            let json = client::get(&common.server, &path)?;
-            match common.output {
-                Output::Json => writeln!(out, "{}", pretty(&json)?)?,
-                Output::Text => services::write(&mut out, &serde_json::from_str(&json)?)?,
-            }
+            let list = serde_json::from_str(&client::get(&common.server, &path)?)?;
+            show(&mut out, common.output, list, services::write)?;
         }
         Command::Render { files, address, serving } => {
             log_to_stderr();
@@ -249,6 +251,18 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the kernel alone says, where no proxy answers.
+fn without_proxy(target: &Target, error: client::Error) -> anyhow::Result<Explanation> {
+    let (Target::Address(address, protocol), client::Error::NoProxy { .. }) = (target, &error)
+    else {
+        return Err(error.into());
+    };
+    let mut explanation = answers::read_kernel(address.ip(), address.port(), *protocol)
+        .with_context(|| error.to_string())?;
+    explanation.notes.insert(0, format!("{error} This is what the kernel has, without reasons."));
+    Ok(explanation)
+}
+
 /// What is wrong with objects is said where it does not get into the output.
 fn log_to_stderr() {
     tracing_subscriber::fmt()
@@ -259,9 +273,21 @@ fn log_to_stderr() {
         .init();
 }
 
-fn pretty(json: &str) -> anyhow::Result<String> {
-    let value: serde_json::Value = serde_json::from_str(json)?;
-    Ok(serde_json::to_string_pretty(&value)?)
+/// Writes an answer as it came, or for people.
+fn show<W: Write, T: DeserializeOwned>(
+    out: &mut W,
+    output: Output,
+    mut answer: Value,
+    write: impl FnOnce(&mut W, &T) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    match output {
+        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answer)?)?,
+        Output::Text => {
+            client::make_printable(&mut answer);
+            write(out, &serde_json::from_value(answer)?)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The command line, as the user typed it: every flag of kube-proxy on Linux, `--manifests` and `--own-table`.
+//! The command line, as the user typed it: every flag of kube-proxy on Linux, `--manifests`, `--own-table`
+//! and `--status-page`.
 //!
 //! Names and syntax are Go's: `--flag value` and `--flag=value`, `_` in a name is `-`, a boolean is
 //! set by `--flag` or `--flag=false` and takes no separate value, of a repeated flag the last one
@@ -31,7 +32,7 @@ const OTHER_COMMANDS: &str = "Commands besides serving (kube-proxy help COMMAND)
 /// It turns Services and EndpointSlices into table `inet kube-proxy`. They come from a Kubernetes
 /// API server (--config with a KubeProxyConfiguration, --kubeconfig, --master, or in-cluster) or
 /// from files (--manifests). With --config the file decides everything except --manifests,
-/// --own-table, --hostname-override, --master, the logging flags and the flags under Actions.
+/// --own-table, --status-page, --hostname-override, --master, the logging flags and the flags under Actions.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "kube-proxy", disable_version_flag = true, disable_help_flag = true)]
 #[command(args_override_self = true, next_line_help = true, max_term_width = 100)]
@@ -64,6 +65,11 @@ pub struct Flags {
     /// table by other programs, and `nft flush ruleset` leaves it alone (default true)
     #[arg(long, value_name = BOOL, help_heading = TRAFFIC, value_parser = go_bool)]
     pub own_table: Option<bool>,
+
+    /// Serve a page that shows this node's Services at /status of the metrics address, and answer `kube-proxy
+    /// explain` and `services` at /api (default true)
+    #[arg(long, value_name = BOOL, help_heading = NODE, value_parser = go_bool)]
+    pub status_page: Option<bool>,
 
     /// What the flags say of the document, and nothing else.
     #[command(flatten)]

@@ -67,6 +67,8 @@ pub struct Config {
     pub masquerade_all: bool,
     /// Own the table, where the kernel can.
     pub own_table: bool,
+    /// The metrics server answers questions about Services, and has a page that shows them.
+    pub status_page: bool,
     /// Wait before a refused transaction is tried again; never zero. Unhealthy after twice this.
     pub sync_period: Duration,
     /// Least time between the end of one write and the next; zero writes at once.

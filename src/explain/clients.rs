@@ -59,7 +59,7 @@ pub fn follow(
             Outcome::Dropped => Fate::Dropped,
         };
         let (source, exceptions) = source(table, &packet, is_local, list, &outcome);
-        let mut endpoints: Vec<SocketAddr> = list.iter().map(address_of).collect();
+        let mut endpoints: Vec<SocketAddr> = list.iter().map(Backend::socket_address).collect();
         endpoints.sort_unstable();
         let is_example = !who.is_empty();
         let mut client = Client {
@@ -120,10 +120,6 @@ fn list<'a>(found: Option<&Found<'a>>, decisions: &[Decision]) -> &'a [Backend] 
     list.unwrap_or_default()
 }
 
-fn address_of(backend: &Backend) -> SocketAddr {
-    SocketAddr::new(backend.address, backend.port)
-}
-
 /// Whose address most endpoints see, and which see another one's: the client itself, and those on an address of this
 /// node, which packets reach without leaving it.
 fn source(
@@ -152,7 +148,7 @@ fn source(
         } else {
             "it is on an address of this node: packets do not leave it"
         };
-        let endpoint = address_of(backend);
+        let endpoint = backend.socket_address();
         (source != usual).then(|| Exception { endpoint, source, reason: reason.to_owned() })
     });
     (usual, exceptions.collect())
@@ -322,8 +318,7 @@ fn serve_localhost(
         Route::Local | Route::ExternalLocal => &plan.local,
         Route::Reject | Route::Drop => &[],
     };
-    client.endpoints =
-        list.iter().map(|backend| SocketAddr::new(backend.address, backend.port)).collect();
+    client.endpoints = list.iter().map(Backend::socket_address).collect();
     client.fate = if list.is_empty() { Fate::Refused } else { Fate::Endpoint };
     client.source = Source::Node;
     client.reasons = vec![if list.is_empty() {

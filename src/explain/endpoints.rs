@@ -3,7 +3,6 @@
 use super::frontend::Found;
 use super::report::Endpoint;
 use crate::plan::{Here, Judged, Planner, Why, judge};
-use std::net::SocketAddr;
 
 /// More endpoints than this are not told one by one.
 const MOST: usize = 10_000;
@@ -18,7 +17,7 @@ pub fn all(planner: &Planner, found: &Found<'_>) -> Vec<Endpoint> {
 }
 
 fn endpoint(judged: &Judged<'_>, found: &Found<'_>, here: &Here) -> Endpoint {
-    let address = SocketAddr::new(judged.backend.address, judged.backend.port);
+    let address = judged.backend.socket_address();
     let policies = match (found.is_local(), found.is_internal()) {
         (false, _) => vec![(None, judged.cluster)],
         (true, true) => vec![(None, judged.local)],

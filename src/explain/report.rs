@@ -132,6 +132,8 @@ pub enum Fate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Kernel {
+    /// It was compared with a plan.
+    pub compared: bool,
     /// What differs, in nft's words: `-` before what the kernel has, `+` before what it should have.
     pub differences: Vec<String>,
     /// How many conntrack entries there are of connections to this address.

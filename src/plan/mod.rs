@@ -33,6 +33,7 @@ mod tests;
 mod writer;
 
 pub use effects::{Effects, HealthCheck, LocalhostPort};
+pub use elements::{frontend_key, slot_keys, slot_maps};
 pub use planner::{Counts, Dispute, Expected, Inspected, Planner, frontend_of, is_this_layout};
 pub use pods::{DetectLocal, Pods, Settings};
 pub use ports::{Frontend, Masquerade, PlannedFrontend, PortPlan, Route, wanted_frontends};

@@ -6,7 +6,7 @@
 use crate::model::{Endpoint, EndpointSlice, ServicePort};
 use nft_table::Family;
 use nft_table::{Data, Value};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// An address and port that connections are sent to.
@@ -20,6 +20,21 @@ impl Backend {
     /// The backend as data of a map.
     pub fn to_value(&self) -> Value {
         Value::Data(Data::address_port(self.address, self.port))
+    }
+
+    /// Reads it back; None of what is no address with a port.
+    pub fn of_value(value: &Value) -> Option<Backend> {
+        let Value::Data(data) = value else { return None };
+        let (address, [high, low, _, _]) = data.bytes().split_last_chunk()?;
+        let address = match <[u8; 4]>::try_from(address) {
+            Ok(octets) => IpAddr::from(octets),
+            Err(_) => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
+        };
+        Some(Backend { address, port: u16::from_be_bytes([*high, *low]) })
+    }
+
+    pub const fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
     }
 }
 

@@ -18,7 +18,10 @@ pub async fn explain(
     question: Result<Query<Question>, QueryRejection>,
 ) -> Response {
     match question {
-        Ok(Query(question)) => respond(content.answers.explain(question).await),
+        Ok(Query(question)) => match &content.answers {
+            Some(answers) => respond(answers.explain(question).await),
+            None => answer::not_found().await,
+        },
         Err(error) => bad_request(&error),
     }
 }
@@ -29,7 +32,10 @@ pub async fn services(
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Response {
     match filter {
-        Ok(Query(filter)) => respond(content.answers.services(filter).await),
+        Ok(Query(filter)) => match &content.answers {
+            Some(answers) => respond(answers.services(filter).await),
+            None => answer::not_found().await,
+        },
         Err(error) => bad_request(&error),
     }
 }

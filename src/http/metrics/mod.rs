@@ -35,7 +35,8 @@ pub struct Content {
     /// The version that this binary says it has.
     pub version: String,
     pub started: Moment,
-    pub answers: Answers,
+    /// Who answers questions about Services; `None`: nobody, and there is no page that shows them.
+    pub answers: Option<Answers>,
     pub node_name: String,
     /// `enableProfiling`: serve `/debug/`, with this to change the verbosity.
     pub profiling: Option<SetVerbosity>,
@@ -50,11 +51,14 @@ pub fn router(mut content: Content) -> Router {
         .route("/healthz", any(healthz))
         .route("/healthz/ping", any(ping))
         .route("/proxyMode", any(proxy_mode))
-        .route("/configz", any(configz))
-        .route("/api/explain", get(answers::explain))
-        .route("/api/services", get(answers::services))
-        .route("/api/status", get(answers::status))
-        .route("/status", get(status::page));
+        .route("/configz", any(configz));
+    if content.answers.is_some() {
+        router = router
+            .route("/api/explain", get(answers::explain))
+            .route("/api/services", get(answers::services))
+            .route("/api/status", get(answers::status))
+            .route("/status", get(status::page));
+    }
     // Those that upstream has, too: /statusz lists them.
     let mut paths = vec!["/configz", "/healthz", "/metrics", "/proxyMode"];
     if content.flagz.is_some() {

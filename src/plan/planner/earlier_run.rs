@@ -6,7 +6,7 @@ use crate::plan::pods::Pods;
 use crate::plan::{Backend, PlannedFrontend, elements};
 use hashbrown::HashMap;
 use nft_table::netlink::SnapshotChain;
-use nft_table::{Data, Key, Snapshot, SnapshotSet, Value};
+use nft_table::{Key, Snapshot, SnapshotSet, Value};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -63,19 +63,14 @@ impl Planner {
     }
 }
 
-fn backend(data: &Data) -> Option<Backend> {
-    let (address_bytes, port) =
-        data.bytes().split_at_checked(data.bytes().len().checked_sub(4)?)?;
-    Some(Backend { address: address(address_bytes)?, port: u16::from_be_bytes([port[0], port[1]]) })
-}
-
 /// Notes the backend of a slot in the kernel.
 fn note_slot(earlier: &mut EarlierRun, set: SetName, key: &Key, value: &Value) {
-    let Value::Data(data) = value else { return };
     let Some((frontend, slot)) = key.0.split_at_checked(key.0.len().saturating_sub(4)) else {
         return;
     };
-    let (Ok(slot), Some(backend)) = (<[u8; 4]>::try_from(slot), backend(data)) else { return };
+    let (Ok(slot), Some(backend)) = (<[u8; 4]>::try_from(slot), Backend::of_value(value)) else {
+        return;
+    };
     let slot = u32::from_ne_bytes(slot) as usize;
     // A number that no run of ours wrote is no slot.
     if slot >= 1 << 16 {

@@ -1,13 +1,19 @@
 //! Kubernetes Events (events.k8s.io) about this Node and about Services.
 //!
 //! Publishing never blocks and never fails: Events tell people, nothing depends on them. They wait in
-//! a short queue while the server is away; repeated ones become a series instead of new objects.
+//! a short queue while the server is away. The same is said once in an hour, and about one object not much
+//! (`limit`): whoever may write a Service must not have every node fill the API server, or the queue.
+
+mod limit;
 
 use crate::model::ObjectName;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::runtime::watcher::DefaultBackoff;
+use limit::Limit;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// The most Events that wait for the server; further ones are dropped.
@@ -18,7 +24,7 @@ const ATTEMPTS: usize = 8;
 const NOTE: usize = 1024;
 
 /// What an Event is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Regarding {
     /// This node.
     Node,
@@ -62,6 +68,7 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct EventWriter {
     queue: mpsc::Sender<Event>,
+    limit: Arc<Mutex<Limit>>,
 }
 
 impl EventWriter {
@@ -69,13 +76,19 @@ impl EventWriter {
     pub fn start(client: Client, node_name: &str) -> EventWriter {
         let (queue, events) = mpsc::channel(QUEUE);
         tokio::spawn(write_all(client, node_name.to_owned(), events));
-        EventWriter { queue }
+        EventWriter { queue, limit: Arc::default() }
     }
 
-    /// Queues an Event; drops it when the queue is full.
+    /// Queues an Event; drops it when it was said lately, or the queue is full.
     pub fn publish(&self, event: Event) {
-        if let Err(err) = self.queue.try_send(event) {
-            tracing::debug!("an Event is not written: {err}");
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        if !limit.allows(&event, Instant::now()) {
+            return tracing::debug!("enough was said lately for this Event: {event:?}");
+        }
+        if let Err(error) = self.queue.try_send(event) {
+            tracing::debug!("an Event is not written: {error}");
+            // It was not said.
+            limit.forget(&error.into_inner());
         }
     }
 }
