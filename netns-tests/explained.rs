@@ -63,6 +63,15 @@ pub fn agrees(lab: &Lab, own: IpAddr, explained: &Explanation, outcome: &Outcome
     if !expected.contains(&client.fate) {
         wrong("fate");
     }
+    if let (Outcome::Reached { endpoint, .. }, Fate::Untouched) = (outcome, client.fate) {
+        // Whoever answers has the address itself.
+        let destination: SocketAddr = explained.destination.parse().expect("an address");
+        let name = endpoint.split(':').next().unwrap_or_default();
+        let is_own = lab.ip(name, nft_table::Family::of(&destination.ip())) == destination.ip();
+        if !is_own && !["node", "lb"].contains(&name) {
+            wrong("untouched");
+        }
+    }
     let (Outcome::Reached { endpoint, source }, Fate::Endpoint) = (outcome, client.fate) else {
         return;
     };

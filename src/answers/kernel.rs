@@ -41,31 +41,21 @@ pub fn compare(answer: Answer) -> Explanation {
 }
 
 fn compare_elements(nft: &mut Nft, expected: &[Expected], report: &mut Report) {
-    // They come set by set.
-    for group in expected.chunk_by(|a, b| a.set.name == b.set.name) {
-        let set = &group[0].set;
-        let keys: Vec<&Key> = group.iter().map(|expected| &expected.key).collect();
-        let there = match nft.lookup(TABLE, set, &keys) {
-            Ok(there) => there,
-            // The set is not there, or is another one.
-            Err(_) => vec![None; keys.len()],
-        };
-        for (expected, there) in group.iter().zip(there) {
-            if there == expected.value {
+    for Expected { set, elements } in expected {
+        let keys: Vec<&Key> = elements.iter().map(|(key, _)| key).collect();
+        // The set is not there, or is another one.
+        let there = nft.lookup(TABLE, set, &keys).unwrap_or_else(|_| vec![None; keys.len()]);
+        for ((key, expected), there) in elements.iter().zip(there) {
+            if there == *expected {
                 continue;
             }
             let mut tell = |sign, value: &Option<Value>| {
-                let line = value.as_ref().map(|value| {
-                    format!(
-                        "{sign} element @{} {{ {} }}",
-                        set.name,
-                        text::element(set, &expected.key, value)
-                    )
-                });
+                let shown = value.as_ref().map(|value| text::element(set, key, value));
+                let line = shown.map(|shown| format!("{sign} element @{} {{ {shown} }}", set.name));
                 report.differences.extend(line);
             };
             tell('-', &there);
-            tell('+', &expected.value);
+            tell('+', expected);
         }
     }
 }

@@ -29,6 +29,8 @@ use tokio::time::timeout;
 const AT_A_TIME: usize = 2;
 /// The sync thread may be writing a large change.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So many Services are listed at a time.
+const SERVICES: usize = 1000;
 /// Of one Service so many frontends are explained.
 const FRONTENDS: usize = 32;
 
@@ -54,7 +56,9 @@ pub enum Unanswered {
     BadQuery(String),
     #[error("there is no Service {0} on this node")]
     NoService(String),
-    #[error("kube-proxy has not read all Services yet, or is busy; try again")]
+    #[error("nothing is in the kernel yet: /healthz says what is still to come")]
+    NotYet,
+    #[error("kube-proxy answers others, or writes a large change; try again")]
     Busy,
 }
 
@@ -76,6 +80,9 @@ impl Answers {
     /// [`Unanswered::Busy`]
     pub async fn services(&self, filter: Filter) -> Result<Services, Unanswered> {
         let _free = self.free.try_acquire().map_err(|_| Unanswered::Busy)?;
+        // The sync thread makes them, and has other things to do.
+        let limit = Some(filter.limit.unwrap_or(SERVICES).min(SERVICES));
+        let filter = Filter { limit, ..filter };
         self.ask(move |view| explain::services(view.planner, &filter)).await
     }
 
@@ -103,7 +110,8 @@ impl Answers {
         let answer = self.asker.ask(question).ok_or(Unanswered::Busy)?;
         match timeout(PATIENCE, answer).await {
             Ok(Ok(Some(answer))) => Ok(answer),
-            _ => Err(Unanswered::Busy),
+            Ok(Ok(None)) => Err(Unanswered::NotYet),
+            Ok(Err(_)) | Err(_) => Err(Unanswered::Busy),
         }
     }
 }

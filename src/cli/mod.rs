@@ -12,7 +12,7 @@ mod target;
 use crate::answers;
 use crate::app::review;
 use crate::config::{Config, Flags};
-use crate::explain::{Explanation, Filter};
+use crate::explain::{Explanation, Filter, Services};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -206,8 +206,7 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Services { search, namespace, problems, common } => {
             let filter = Filter { search, namespace, problems, ..Filter::default() };
-            let path = format!("/api/services?{}", serde_urlencoded::to_string(&filter)?);
-            let list = serde_json::from_str(&client::get(&common.server, &path)?)?;
+            let list = serde_json::to_value(all_services(&common.server, filter)?)?;
             show(&mut out, common.output, list, services::write)?;
         }
         Command::Render { files, address, serving } => {
@@ -249,6 +248,22 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All Services that a filter lets through, asked for page by page.
+fn all_services(server: &str, mut filter: Filter) -> anyhow::Result<Services> {
+    let mut all = Services::default();
+    loop {
+        let path = format!("/api/services?{}", serde_urlencoded::to_string(&filter)?);
+        let mut page: Services = serde_json::from_str(&client::get(server, &path)?)?;
+        filter.offset += page.services.len();
+        let is_last = page.services.is_empty() || filter.offset >= page.matched;
+        page.services.splice(0..0, std::mem::take(&mut all.services));
+        all = page;
+        if is_last {
+            return Ok(all);
+        }
+    }
 }
 
 /// What the kernel alone says, where no proxy answers.

@@ -4,7 +4,7 @@ use super::Question;
 use super::report::{Claimant, Frontend};
 use crate::model::ServicePort;
 use crate::plan::claims::{Rank, Reason};
-use crate::plan::{Frontend as PlanFrontend, Inspected, PlannedFrontend, Planner, PortPlan};
+use crate::plan::{Frontend as PlanFrontend, Inspected, PlannedFrontend, Planner, PortPlan, Route};
 use nft_table::Family;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,21 +19,24 @@ pub struct Found<'a> {
     pub planned: Option<(&'a PortPlan, &'a PlannedFrontend)>,
 }
 
-/// The frontend that an address and port are, if any: one by address before a NodePort.
+/// The frontend that an address and port are, if any: one by address before a NodePort, unless it comes from outside and
+/// has no endpoints.
 pub fn find<'a>(
     planner: &'a Planner,
     is_local: &dyn Fn(IpAddr) -> bool,
     question: &Question,
 ) -> Option<Found<'a>> {
     let Question { address, port, protocol, .. } = *question;
-    let by_address = PlanFrontend::Ip { address, protocol, port };
+    let by_address = of(planner, PlanFrontend::Ip { address, protocol, port });
+    if by_address.as_ref().is_some_and(|found| !found.gives_way()) {
+        return by_address;
+    }
+    let answers = answers_nodeports(planner, address) || is_localhost(planner, address);
     let family = Family::of(&address);
-    let by_port = PlanFrontend::NodePort { family, protocol, port };
-    of(planner, by_address).or_else(|| {
-        let answers = answers_nodeports(planner, address) || is_localhost(planner, address);
-        let is_here = answers && is_local(address);
-        if is_here { of(planner, by_port) } else { None }
-    })
+    let by_port = (answers && is_local(address))
+        .then(|| of(planner, PlanFrontend::NodePort { family, protocol, port }))
+        .flatten();
+    by_port.or(by_address)
 }
 
 /// A frontend with its Service.
@@ -80,6 +83,12 @@ impl Found<'_> {
         self.frontend.address().is_some() && self.rank.reason == Reason::Allocated
     }
 
+    /// Whether a NodePort of the same address and port has what is sent there.
+    fn gives_way(&self) -> bool {
+        let route = self.planned.map(|(_, planned)| planned.route);
+        !self.is_internal() && self.frontend.address().is_some() && route == Some(Route::Reject)
+    }
+
     /// Whether its traffic policy is Local.
     pub fn is_local(&self) -> bool {
         let service = self.inspected.service;
@@ -115,10 +124,19 @@ impl Found<'_> {
     }
 
     /// What is odd about the Service.
-    pub fn notes(&self, planner: &Planner) -> Vec<String> {
+    pub fn notes(&self, planner: &Planner, address: IpAddr) -> Vec<String> {
         let Inspected { service, slices, cut, is_held, is_pending, .. } = self.inspected;
         let name = &service.name;
         let mut notes = Vec::new();
+        if let PlanFrontend::NodePort { protocol, port, .. } = self.frontend
+            && let Some(other) = of(planner, PlanFrontend::Ip { address, protocol, port })
+        {
+            notes.push(format!(
+                "The address is also one of Service {} ({}), which has no endpoint: so the NodePort has it.",
+                other.rank.service,
+                kind(&other.frontend, other.rank.reason)
+            ));
+        }
         if is_held {
             notes.push(format!(
                 "The kernel refused what Service {name} is to become: it stays as it was, and is tried again. The log \

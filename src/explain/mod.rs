@@ -80,7 +80,7 @@ pub fn explain(
         Some(found) => {
             answer.explanation.frontend = Some(found.report(planner));
             answer.explanation.endpoints = endpoints::all(planner, found);
-            answer.explanation.notes = found.notes(planner);
+            answer.explanation.notes = found.notes(planner, address);
             if let Some((plan, planned)) = found.planned {
                 answer.expected = planner.expected(plan, planned);
                 answer.in_use = [&plan.cluster[..], &plan.local, &plan.serving].concat();

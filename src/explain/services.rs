@@ -18,7 +18,7 @@ pub struct Filter {
     pub problems: bool,
     /// So many are left out.
     pub offset: usize,
-    /// At most so many; None: all.
+    /// At most so many; None: as many as there are, or as whoever answers gives at a time.
     pub limit: Option<usize>,
 }
 

@@ -4,11 +4,12 @@ use super::checks::{
     assert_no_dangling_references, assert_sets_have_elements, normal, unreachable,
 };
 use super::*;
+use crate::explain;
 use crate::model::*;
-use nft_table::{Family, Key, Value};
+use nft_table::{Family, Key, Value, evaluate};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -295,6 +296,70 @@ proptest! {
                     prop_assert!(lost.is_empty(), "{:?}", lost);
                 }
             }
+        }
+    }
+
+    /// Whatever is asked, the explanation says what the evaluator finds with every number that can be drawn.
+    #[test]
+    fn explanations_agree_with_the_evaluator(
+        changes in prop::collection::vec(change(), 1..40),
+        family in prop_oneof![Just(Family::V4), Just(Family::V6)],
+        numbers in prop::collection::vec((0u8..8, prop_oneof![0u8..6, 200u8..204], 0u16..5, 0usize..3, 0u8..13), 1..30),
+    ) {
+        let mut objects = Objects::default();
+        changes.iter().for_each(|change| objects.apply(change));
+        let planner = objects.plan();
+        let node: IpAddr = match family {
+            Family::V4 => "198.51.100.7".parse().unwrap(),
+            Family::V6 => "2001:db8::7".parse().unwrap(),
+        };
+        let is_local = |address: IpAddr| address == node || address.is_loopback();
+        for (from, number, port, protocol, client) in numbers {
+            let protocol = Protocol::ALL[protocol];
+            let (address, port) = match number {
+                5 => (node, 30000 + port),
+                number => (vip(family, number), port),
+            };
+            let (source, interface) = match from {
+                0..=3 => (pod(family, client), Some("veth".to_owned())),
+                4..=5 => (node, None),
+                _ => (vip(family, 250), Some("eth0".to_owned())),
+            };
+            let client = explain::Origin { address: source, interface: interface.clone() };
+            let question = explain::Question { address, port, protocol, client: Some(client) };
+            let answer = explain::explain(&planner, &is_local, &question);
+            let explained = &answer.explanation.clients[0];
+            let packet = evaluate::Packet {
+                source,
+                destination: address,
+                protocol: protocol.number(),
+                port,
+                input: interface,
+            };
+            let learned = evaluate::Learned::new();
+            let found = evaluate::possibilities(planner.table(), &packet, &is_local, &learned).unwrap();
+            let mut reached = Vec::new();
+            for evaluate::Possibility { outcome, .. } in found {
+                let fate = match outcome {
+                    evaluate::Outcome::Rejected => explain::Fate::Refused,
+                    evaluate::Outcome::Dropped => explain::Fate::Dropped,
+                    evaluate::Outcome::Passed { destination, port, translated, masqueraded } => {
+                        let to = SocketAddr::new(destination, port);
+                        let exception = explained.exceptions.iter().find(|one| one.endpoint == to);
+                        let source = exception.map_or(explained.source, |one| one.source);
+                        prop_assert_eq!(source == explain::Source::Node, masqueraded, "{:?} {:?}", question, explained);
+                        reached.push(to);
+                        if translated { explain::Fate::Endpoint } else { explain::Fate::Untouched }
+                    }
+                };
+                prop_assert_eq!(explained.fate, fate, "{:?} {:?}", question, answer);
+            }
+            if explained.fate == explain::Fate::Endpoint {
+                reached.sort_unstable();
+                prop_assert_eq!(&reached, &explained.endpoints, "{:?}", question);
+            }
+            // Nobody is asked here; what is to be asked has to be something.
+            prop_assert!(answer.expected.iter().all(|one| !one.elements.is_empty()) || reached.is_empty());
         }
     }
 

@@ -124,6 +124,11 @@ impl Proxy {
         cluster.revoke(&old);
     }
 
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("configuration/config.conf")
+    }
+
     /// Ends it as kubelet does.
     pub fn stop(self) {
         self.process.stop(nix::sys::signal::Signal::SIGTERM);

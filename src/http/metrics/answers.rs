@@ -78,7 +78,7 @@ fn respond(answered: Result<impl Serialize, Unanswered>) -> Response {
         Ok(_) => StatusCode::OK,
         Err(Unanswered::BadQuery(_)) => StatusCode::BAD_REQUEST,
         Err(Unanswered::NoService(_)) => StatusCode::NOT_FOUND,
-        Err(Unanswered::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+        Err(Unanswered::NotYet | Unanswered::Busy) => StatusCode::SERVICE_UNAVAILABLE,
     };
     match answered {
         Ok(answered) => answer::json(

@@ -27,12 +27,12 @@ pub struct Inspected<'a> {
     pub is_pending: bool,
 }
 
-/// What the kernel should have in a set under a key; None: nothing.
+/// What the kernel should have in a set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expected {
     pub set: Set,
-    pub key: Key,
-    pub value: Option<Value>,
+    /// Keys with their values; None: there should be nothing.
+    pub elements: Vec<(Key, Option<Value>)>,
 }
 
 impl Planner {
@@ -95,20 +95,22 @@ impl Planner {
     /// All that the kernel should have for a frontend of a port, and what it should not have in its place.
     pub fn expected(&self, plan: &PortPlan, planned: &PlannedFrontend) -> Vec<Expected> {
         let mut expected = Vec::new();
-        let mut add = |name: SetName, key: Key| {
-            let Some(id) = self.writer.sets().get(name) else { return };
+        let mut add = |name: SetName, keys: &mut dyn Iterator<Item = Key>| {
             let table = &self.writer.table;
-            let Some(set) = table.set(id) else { return };
-            expected.push(Expected { set: set.clone(), value: table.get(id, &key).cloned(), key });
+            let Some(id) = self.writer.sets().get(name) else { return };
+            let Some(set) = table.set(id).cloned() else { return };
+            let elements = keys.map(|key| {
+                let value = table.get(id, &key).cloned();
+                (key, value)
+            });
+            expected.push(Expected { set, elements: elements.collect() });
         };
+        let key = elements::frontend_key(&planned.frontend).build();
         for kind in elements::head_sets(&planned.frontend) {
-            let key = elements::frontend_key(&planned.frontend).build();
-            add(SetName::new(kind, plan.family), key);
+            add(SetName::new(kind, plan.family), &mut [key.clone()].into_iter());
         }
         for (map, slots) in elements::slots(plan, planned) {
-            for key in elements::slot_keys(&planned.frontend, 0..slots.len()) {
-                add(map, key);
-            }
+            add(map, &mut elements::slot_keys(&planned.frontend, 0..slots.len()));
         }
         expected
     }

@@ -26,6 +26,7 @@ pub const ALL: &[Scenario] = &[
     ("metrics_count_what_happens", telling::metrics_count_what_happens),
     ("events_tell_of_a_taken_port", telling::events_tell_of_a_taken_port),
     ("events_tell_of_a_taken_address", telling::events_tell_of_a_taken_address),
+    ("the_kernel_is_verified_against_the_server", telling::the_kernel_is_verified),
     ("node_changes_take_effect", nodes::changes_take_effect),
     ("a_new_service_cidr_is_guarded", nodes::a_new_service_cidr_is_guarded),
     ("an_unfit_node_ends_the_program", nodes::an_unfit_node_ends_the_program),

@@ -3,8 +3,10 @@
 use super::eventually;
 use crate::World;
 use crate::proxy::metrics;
+use nft_table::Family;
 use serde_json::json;
 use std::net::TcpListener;
+use std::process::Command;
 use test_support::cluster::Cluster;
 use test_support::cluster::objects::{cluster_ips, service, slice};
 use test_support::lab::Outcome;
@@ -78,4 +80,33 @@ fn is_warned(cluster: &Cluster, service: &str, reason: &str) -> bool {
             && event["regarding"]["name"] == service
             && event["type"] == "Warning"
     })
+}
+
+/// `kube-proxy verify` finds nothing while the proxy runs, and what it would change when it has been away.
+pub fn the_kernel_is_verified(world: &mut World) {
+    world.need_proxy();
+    let config = world.proxy.as_ref().expect("it runs").config();
+    let verify = |world: &World| {
+        let output = world.lab.node().namespace.run(|| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kube-proxy"));
+            command.arg("verify").arg("--config").arg(&config).args(["--node", "node"]);
+            command.output().expect("run kube-proxy")
+        });
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), said.into_owned())
+    };
+    let nothing = (Some(0), String::new());
+    eventually(&nothing, || verify(world));
+    world.proxy.take().expect("it runs").stop();
+    let made = world.cluster.apply(&service("late"));
+    world.cluster.apply(&slice("late-4", "late", &[(world.lab.ip("b", Family::V4), "node")]));
+    let (code, said) = verify(world);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("add ")), "{said}");
+    assert!(said.contains("comment \"default/late:80\""), "{said}");
+    world.need_proxy();
+    eventually(&nothing, || verify(world));
+    world.cluster.delete(&slice::<&str>("late-4", "late", &[]));
+    world.cluster.delete(&made);
 }
