@@ -105,7 +105,7 @@ enum Command {
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  source <(kube-proxy completion bash)")]
     Completion { shell: Shell },
-    /// Print the manual page of the commands
+    /// Print the manual pages
     #[command(after_help = "Example:\n  kube-proxy man | man -l -")]
     Man,
 }
@@ -173,6 +173,11 @@ pub fn is_command<T: AsRef<OsStr>>(arguments: &[T]) -> bool {
     first == "help" || Cli::command().get_subcommands().any(|command| command.get_name() == first)
 }
 
+/// Flags for serving and commands together, as users see the program.
+fn whole() -> clap::Command {
+    Flags::cli().subcommands(Cli::command().get_subcommands().cloned())
+}
+
 /// Runs a command: 0 if all is well, 1 if it could not be done.
 pub fn run(arguments: &[OsString]) -> ExitCode {
     let cli = Cli::try_parse_from(arguments).unwrap_or_else(|error| error.exit());
@@ -232,16 +237,16 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Completion { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "kube-proxy", &mut script);
+            clap_complete::generate(shell, &mut whole(), "kube-proxy", &mut script);
             out.write_all(&script)?;
         }
         Command::Man => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            for command in Cli::command().get_subcommands() {
-                let named =
-                    command.clone().display_name(format!("kube-proxy {}", command.get_name()));
-                clap_mangen::Man::new(named).render(&mut page)?;
+            let mut whole = whole();
+            whole.build();
+            clap_mangen::Man::new(whole.clone()).render(&mut page)?;
+            for command in whole.get_subcommands().filter(|one| one.get_name() != "help") {
+                clap_mangen::Man::new(command.clone()).render(&mut page)?;
             }
             out.write_all(&page)?;
         }
@@ -327,5 +332,6 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         Cli::command().debug_assert();
+        whole().debug_assert();
     }
 }
