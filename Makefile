@@ -40,8 +40,8 @@ test-page: set-up ## Try the status page in Chromium, and leave a picture in tar
 	@hack/set-up browser
 	cargo test --test status_page
 
-test-monitoring: set-up ## Have promtool test the alerts (needs Go, builds it once)
-	promtool=$$(tests/monitoring/build-promtool) && KUBE_PROXY_PROMTOOL=$$promtool cargo test --test monitoring
+test-monitoring: set-up ## Have promtool test the alerts
+	promtool=$$(hack/promtool) && KUBE_PROXY_PROMTOOL=$$promtool cargo test --test monitoring
 
 MINUTES = 60
 chaos: set-up ## Restart, kill, upgrade and tamper for MINUTES while clients connect; nobody may notice

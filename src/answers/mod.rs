@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// So many Services are listed at a time.
 const SERVICES: usize = 1000;
 /// Of one Service so many frontends are explained.
-const FRONTENDS: usize = 32;
+const FRONTENDS: usize = 16;
 
 /// What is to be explained.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -12,6 +12,9 @@ use nft_table::{Constant, Family, Key, Statement, Table};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+/// So many endpoints are looked at one by one: whoever writes EndpointSlices may write many of the node's own addresses.
+const EXCEPTIONS: usize = 16;
+
 /// Who connects, and how its packets come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -141,6 +144,7 @@ fn source(
     let usual = list.iter().position(|backend| !is_special(backend));
     let usual = usual.map_or_else(|| of(outcome), seen_by);
     let special = list.iter().enumerate().filter(|(_, backend)| is_special(backend));
+    let special = special.take(EXCEPTIONS);
     let exceptions = special.filter_map(|(slot, backend)| {
         let source = seen_by(slot);
         let reason = if is_itself(backend) {

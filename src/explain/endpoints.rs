@@ -2,10 +2,11 @@
 
 use super::frontend::Found;
 use super::report::Endpoint;
-use crate::plan::{Here, Judged, Planner, Why, judge};
+use crate::plan::{Backend, Here, Judged, Planner, Why, judge};
+use hashbrown::HashSet;
 
-/// More endpoints than this are not told one by one.
-const MOST: usize = 10_000;
+/// More endpoints than this are not told one by one: the sync thread has other things to do.
+pub const MOST: usize = 2_000;
 
 /// The endpoints of the port that a frontend belongs to.
 pub fn all(planner: &Planner, found: &Found<'_>) -> Vec<Endpoint> {
@@ -13,10 +14,17 @@ pub fn all(planner: &Planner, found: &Found<'_>) -> Vec<Endpoint> {
     let family = found.frontend.family();
     let here = planner.here();
     let judged = judge(found.port, family, slices, here, MOST);
-    judged.iter().map(|judged| endpoint(judged, found, here)).collect()
+    let plan = found.planned.map(|(plan, _)| plan);
+    let planned = plan.iter().flat_map(|plan| plan.cluster.iter().chain(&plan.local)).collect();
+    judged.iter().map(|judged| endpoint(judged, found, &planned, here)).collect()
 }
 
-fn endpoint(judged: &Judged<'_>, found: &Found<'_>, here: &Here) -> Endpoint {
+fn endpoint(
+    judged: &Judged<'_>,
+    found: &Found<'_>,
+    planned: &HashSet<&Backend>,
+    here: &Here,
+) -> Endpoint {
     let address = judged.backend.socket_address();
     let policies = match (found.is_local(), found.is_internal()) {
         (false, _) => vec![(None, judged.cluster)],
@@ -27,11 +35,6 @@ fn endpoint(judged: &Judged<'_>, found: &Found<'_>, here: &Here) -> Endpoint {
             (Some("from pods and this node"), judged.cluster),
         ],
     };
-    let planned = |backend| {
-        found.planned.is_some_and(|(plan, _)| {
-            plan.cluster.contains(&backend) || plan.local.contains(&backend)
-        })
-    };
     let mut in_use = policies.iter().any(|(_, why)| why.is_in_use());
     let mut reasons: Vec<String> = policies
         .iter()
@@ -40,7 +43,7 @@ fn endpoint(judged: &Judged<'_>, found: &Found<'_>, here: &Here) -> Endpoint {
             whom.map_or_else(|| text.clone(), |whom| format!("{whom}: {text}"))
         })
         .collect();
-    if in_use && !planned(judged.backend) {
+    if in_use && !planned.contains(&judged.backend) {
         in_use = false;
         reasons.push(match found.inspected.cut {
             Some(_) => "left out: too many endpoints for so many frontends".to_owned(),

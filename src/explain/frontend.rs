@@ -1,6 +1,7 @@
 //! Whose an address and port are.
 
 use super::Question;
+use super::endpoints::MOST;
 use super::report::{Claimant, Frontend};
 use crate::model::ServicePort;
 use crate::plan::claims::{Rank, Reason};
@@ -151,6 +152,12 @@ impl Found<'_> {
         if let Some(most) = cut {
             notes.push(format!(
                 "Service {name} has so many frontends that each of them gets {most} of its endpoints only."
+            ));
+        }
+        let endpoints: usize = slices.iter().map(|slice| slice.endpoints.len()).sum();
+        if endpoints > MOST {
+            notes.push(format!(
+                "It has {endpoints} endpoints, of which the first {MOST} of each port are looked at here."
             ));
         }
         let family = self.frontend.family();
