@@ -213,7 +213,11 @@ fn show(lab: &Lab, scenario: &Scenario) -> String {
         .collect();
     let shown = format!("$ kube-proxy {}\n{said}", words.join(" "));
     // How long it is remembered still depends on when it is asked.
-    shown.replace("for another 2h 59m 59s", "for another 3h")
+    let mut parts = shown.splitn(2, "for another 2h 59m ");
+    match (parts.next(), parts.next().and_then(|rest| rest.split_once('s'))) {
+        (Some(before), Some((_, behind))) => format!("{before}for another 3h{behind}"),
+        _ => shown,
+    }
 }
 
 fn running_until(said: &mut String, say: impl Fn() -> String, is_it: impl Fn(&str) -> bool) {
