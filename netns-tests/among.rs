@@ -208,7 +208,13 @@ fn a_ruleset_that_somebody_saved_and_loads_again_is_put_right() {
     manifests.delete(service("idle").cluster_ip(11).udp(53).node_port(30053));
     eventually("only b serves", || (0..9).all(|_| lab.from("a").tcp(vip).endpoint() == "b"));
     eventually("idle is gone", || !listing(&lab).contains("default/idle"));
-    let before = listing(&lab);
+    // And the chains that were for it alone, which go when it is quiet for two seconds: they would not come back.
+    let mut before = listing(&lab);
+    eventually("it has tidied up", || {
+        thread::sleep(Duration::from_millis(2500));
+        let now = listing(&lab);
+        std::mem::replace(&mut before, now.clone()) == now
+    });
     lab.nft(&["-f", saved.path().to_str().unwrap()]);
     eventually("the listing is what it was", || {
         lab.try_nft(&["list", "table", "inet", "kube-proxy"])
