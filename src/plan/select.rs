@@ -178,7 +178,7 @@ pub struct Judged<'a> {
     pub local: Why,
 }
 
-/// What [`select`] makes of each endpoint, with the reasons; of very many, the first `most`.
+/// What `select` makes of each endpoint, with the reasons; of very many, the first `most`.
 pub fn judge<'a>(
     port: &ServicePort,
     family: Family,
