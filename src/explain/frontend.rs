@@ -126,7 +126,7 @@ impl Found<'_> {
 
     /// What is odd about the Service.
     pub fn notes(&self, planner: &Planner, address: IpAddr) -> Vec<String> {
-        let Inspected { service, slices, cut, is_held, is_pending, .. } = self.inspected;
+        let Inspected { service, slices, cut, .. } = self.inspected;
         let name = &service.name;
         let mut notes = Vec::new();
         if let PlanFrontend::NodePort { protocol, port, .. } = self.frontend
@@ -138,13 +138,13 @@ impl Found<'_> {
                 kind(&other.frontend, other.rank.reason)
             ));
         }
-        if is_held {
+        if self.inspected.is_held() {
             notes.push(format!(
                 "The kernel refused what Service {name} is to become: it stays as it was, and is tried again. The log \
                  says why."
             ));
         }
-        if is_pending || self.planned.is_none() {
+        if self.inspected.is_pending() || self.planned.is_none() {
             notes.push(format!(
                 "Service {name} has just changed; the change is not in the kernel yet."
             ));

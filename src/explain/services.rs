@@ -75,12 +75,19 @@ pub struct Frontend {
 pub fn services(planner: &Planner, filter: &Filter) -> Services {
     let mut matching: Vec<Inspected<'_>> =
         planner.inspect_all().filter(|there| matches(planner, there, filter)).collect();
-    matching.sort_unstable_by(|a, b| a.service.name.cmp(&b.service.name));
     let matched = matching.len();
-    let page = matching.iter().skip(filter.offset).take(filter.limit.unwrap_or(usize::MAX));
+    let by_name = |a: &Inspected<'_>, b: &Inspected<'_>| a.service.name.cmp(&b.service.name);
+    // What comes behind the page need not be in order.
+    let end = filter.offset.saturating_add(filter.limit.unwrap_or(usize::MAX));
+    if end < matched {
+        matching.select_nth_unstable_by(end, by_name);
+        matching.truncate(end);
+    }
+    matching.sort_unstable_by(by_name);
+    let page = matching.iter().skip(filter.offset);
     Services {
         node: planner.here().node_name.to_string(),
-        total: planner.inspect_all().count(),
+        total: planner.counts().services,
         matched,
         services: page.map(|there| summary(planner, there)).collect(),
     }
@@ -166,7 +173,7 @@ fn summary(planner: &Planner, there: &Inspected<'_>) -> Summary {
 /// What is wrong with a Service on this node.
 fn problems(planner: &Planner, there: &Inspected<'_>) -> Vec<String> {
     let mut problems = Vec::new();
-    if there.is_held {
+    if there.is_held() {
         problems.push("refused by the kernel: it stays as it was".to_owned());
     }
     for frontend in there.lost {
@@ -190,7 +197,7 @@ fn problems(planner: &Planner, there: &Inspected<'_>) -> Vec<String> {
             ));
         }
     }
-    if there.plans.is_empty() && there.lost.is_empty() && !there.is_pending {
+    if there.plans.is_empty() && there.lost.is_empty() && !there.is_pending() {
         problems.push("it has nothing that clients could connect to".to_owned());
     }
     problems

@@ -21,10 +21,22 @@ pub struct Inspected<'a> {
     pub lost: &'a [Frontend],
     /// To how many endpoints each of its frontends was cut, if it was.
     pub cut: Option<usize>,
-    /// The kernel refused what it is to become; it stays as it was.
-    pub is_held: bool,
-    /// What it has become is to be planned, or to be written.
-    pub is_pending: bool,
+    planner: &'a Planner,
+}
+
+impl Inspected<'_> {
+    /// Whether the kernel refused what it is to become; it stays as it was.
+    pub fn is_held(&self) -> bool {
+        self.planner.held.contains_key(&self.service.name)
+    }
+
+    /// Whether what it has become is to be planned, or to be written.
+    pub fn is_pending(&self) -> bool {
+        let (planner, name) = (self.planner, &self.service.name);
+        planner.changed.contains(name)
+            || planner.later.contains(name)
+            || planner.unconfirmed.contains(name)
+    }
 }
 
 /// What the kernel should have in a set.
@@ -58,25 +70,22 @@ impl Planner {
 
     /// A Service, where it is there.
     pub fn inspect(&self, name: &ObjectName) -> Option<Inspected<'_>> {
-        self.inspected(name, self.services.get(name)?)
+        self.inspected(self.services.get(name)?)
     }
 
     /// All Services, in no order.
     pub fn inspect_all(&self) -> impl Iterator<Item = Inspected<'_>> {
-        self.services.iter().filter_map(|(name, entry)| self.inspected(name, entry))
+        self.services.values().filter_map(|entry| self.inspected(entry))
     }
 
-    fn inspected<'a>(&'a self, name: &ObjectName, entry: &'a Entry) -> Option<Inspected<'a>> {
+    fn inspected<'a>(&'a self, entry: &'a Entry) -> Option<Inspected<'a>> {
         Some(Inspected {
             service: entry.service.as_deref()?,
             slices: &entry.slices,
             plans: &entry.plans,
             lost: &entry.lost,
             cut: entry.cut,
-            is_held: self.held.contains_key(name),
-            is_pending: self.changed.contains(name)
-                || self.later.contains(name)
-                || self.unconfirmed.contains(name),
+            planner: self,
         })
     }
 
