@@ -14,7 +14,7 @@ use test_support::proxy::{
 };
 
 /// What must have happened after this long, however slow the machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const SHARED: &[&str] = &["--own-table=false"];
 

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long it may take until something happens that must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take until something happens that must happen. An emulated machine takes half a minute to read the
+/// program.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The program that cargo built for the running test: it lies beside the directory of test programs.
 pub fn program() -> PathBuf {
