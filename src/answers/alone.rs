@@ -1,17 +1,14 @@
 //! What the kernel alone says of an address, while no proxy runs that could say why.
 
+use super::kernel::count_connections;
 use crate::explain::{Endpoint, Explanation, Frontend as Report, Kernel as KernelReport};
 use crate::kernel::addresses::{Way, way_to};
-use crate::kernel::conntrack;
 use crate::kernel::nft::{Error, Kernel, Nft};
 use crate::model::Protocol;
 use crate::plan::layout::{Bank, SetKind, SetName, TABLE};
-use crate::plan::{Backend, Frontend, frontend_key, slot_keys, slot_maps};
+use crate::plan::{Backend, Frontend, SLOTS, frontend_key, slot_keys, slot_maps};
 use nft_table::{Family, Set, Snapshot, Value, Verdict};
 use std::net::{IpAddr, SocketAddr};
-
-/// No frontend has more.
-const SLOTS: usize = 32_768;
 
 /// Reads what the table has for an address, in the network namespace of the calling thread.
 ///
@@ -47,15 +44,8 @@ pub fn read_kernel(address: IpAddr, port: u16, protocol: Protocol) -> Result<Exp
             }
         }
     }
-    match conntrack::count(address, port, protocol.number()) {
-        Ok(counts) => {
-            kernel.connections = counts.values().sum();
-            let is_in_use =
-                |to: &SocketAddr| explanation.endpoints.iter().any(|one| one.address == *to);
-            kernel.elsewhere = counts.into_iter().filter(|(to, _)| !is_in_use(to)).collect();
-        }
-        Err(error) => kernel.errors.push(error.to_string()),
-    }
+    let in_use = explanation.endpoints.iter().map(|endpoint| endpoint.address).collect();
+    count_connections(&explanation, &in_use, &mut kernel);
     explanation.kernel = Some(kernel);
     Ok(explanation)
 }

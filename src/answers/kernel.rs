@@ -6,6 +6,7 @@ use crate::kernel::nft::{Kernel, Nft};
 use crate::model::Protocol;
 use crate::plan::layout::TABLE;
 use crate::plan::{Backend, Expected};
+use hashbrown::HashSet;
 use nft_table::{Key, Set, Value, text};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const MOST: usize = 50;
 /// Asks the kernel for everything that an answer is about, and puts into it what differs.
 pub fn compare(answer: Answer) -> Explanation {
     let mut report = Report { compared: true, ..Report::default() };
-    let Answer { mut explanation, expected, chains, remembered, in_use, frontend: _ } = answer;
+    let Answer { mut explanation, expected, chains, remembered, in_use } = answer;
     match Nft::open() {
         Ok(mut nft) => match nft.table(TABLE) {
             Ok(Some(there)) if !there.is_dormant => {
@@ -35,6 +36,7 @@ pub fn compare(answer: Answer) -> Explanation {
         report.differences.truncate(MOST);
         report.differences.push(format!("... and {more} more"));
     }
+    let in_use = in_use.iter().map(Backend::socket_address).collect();
     count_connections(&explanation, &in_use, &mut report);
     explanation.kernel = Some(report);
     explanation
@@ -109,15 +111,17 @@ fn find_clients(
 }
 
 /// Connections follow their conntrack entries, whatever the plan says by now.
-fn count_connections(explanation: &Explanation, in_use: &[Backend], report: &mut Report) {
+pub fn count_connections(
+    explanation: &Explanation,
+    in_use: &HashSet<SocketAddr>,
+    report: &mut Report,
+) {
     let Ok(destination) = explanation.destination.parse::<SocketAddr>() else { return };
     let Some(protocol) = Protocol::parse(&explanation.protocol) else { return };
     match conntrack::count(destination.ip(), destination.port(), protocol.number()) {
         Ok(counts) => {
             report.connections = counts.values().sum();
-            let is_in_use =
-                |to: &SocketAddr| in_use.iter().any(|backend| backend.socket_address() == *to);
-            report.elsewhere = counts.into_iter().filter(|(to, _)| !is_in_use(to)).collect();
+            report.elsewhere = counts.into_iter().filter(|(to, _)| !in_use.contains(to)).collect();
         }
         Err(error) => report.errors.push(error.to_string()),
     }

@@ -1,8 +1,8 @@
 //! What objects ask for, without serving it: printed, or compared with the kernel.
 
 use super::{settings, sources};
-use crate::config::{ALLOW_SERVICE_EXTERNAL_IPS, Config};
-use crate::intake::{self, OnProblem};
+use crate::config::Config;
+use crate::intake::{OnProblem, Options};
 use crate::kernel::addresses::{AddressWatch, LocalAddresses, nodeport_networks};
 use crate::kernel::nft::Nft;
 use crate::manifests;
@@ -68,11 +68,7 @@ fn planner(config: &Config, changes: Vec<Change>, local: &LocalAddresses) -> Pla
     planner
 }
 
-/// What is wrong with objects goes to the log.
-fn intake(config: &Config) -> intake::Options {
-    intake::Options {
-        allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
-        bind_address: config.node_ip_override,
-        on_problem: OnProblem(Arc::new(|_| {})),
-    }
+/// What is wrong with objects goes to the log alone.
+fn intake(config: &Config) -> Options {
+    sources::intake(config, OnProblem(Arc::new(|_| {})))
 }

@@ -89,14 +89,11 @@ pub fn start(
     pending: PendingTask,
 ) -> anyhow::Result<JoinHandle<anyhow::Error>> {
     let metrics = metrics.clone();
-    let intake = intake::Options {
-        allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
-        bind_address: config.node_ip_override,
-        on_problem: OnProblem(Arc::new(move |problems| {
-            problems.iter().for_each(|problem| metrics.objects.problem(kind(&problem.object)));
-            events.object_problems(problems);
-        })),
-    };
+    let on_problem = OnProblem(Arc::new(move |problems| {
+        problems.iter().for_each(|problem| metrics.objects.problem(kind(&problem.object)));
+        events.object_problems(problems);
+    }));
+    let intake = intake(config, on_problem);
     match (&config.source, api_server) {
         (Source::Manifests(directory), _) => {
             let (source, changes) = manifests::Source::open(directory, &config.node_name, intake)?;
@@ -154,6 +151,15 @@ pub fn start(
             }))
         }
         (_, None) => unreachable!("a client was made for every source but manifests"),
+    }
+}
+
+/// How objects are judged.
+pub fn intake(config: &Config, on_problem: OnProblem) -> intake::Options {
+    intake::Options {
+        allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
+        bind_address: config.node_ip_override,
+        on_problem,
     }
 }
 

@@ -25,7 +25,7 @@ pub use report::{
 pub use services::{Filter, Frontend as ServiceFrontend, Services, Summary, services};
 
 use crate::model::Protocol;
-use crate::plan::{Backend, Expected, Frontend as PlanFrontend, Planner};
+use crate::plan::{Backend, Expected, Planner};
 use nft_table::{Chain, Key, Set};
 use std::net::IpAddr;
 
@@ -51,8 +51,6 @@ pub struct Answer {
     pub remembered: Vec<(usize, Set, Key)>,
     /// Endpoints that some connection may lead to.
     pub in_use: Vec<Backend>,
-    /// What the address is.
-    pub frontend: Option<PlanFrontend>,
 }
 
 /// Explains what the plan does with a connection. `is_local` says which addresses are this node's.
@@ -74,7 +72,6 @@ pub fn explain(
         chains: Vec::new(),
         remembered: Vec::new(),
         in_use: Vec::new(),
-        frontend: found.as_ref().map(|found| found.frontend),
     };
     match &found {
         Some(found) => {

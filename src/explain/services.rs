@@ -2,7 +2,7 @@
 
 use super::frontend::kind;
 use crate::model::{ObjectName, ServiceType};
-use crate::plan::{Inspected, Planner, Route};
+use crate::plan::{Inspected, Planner, Route, wanted_frontends};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -125,24 +125,18 @@ fn addresses<'a>(there: &Inspected<'a>) -> impl Iterator<Item = IpAddr> + 'a {
 
 fn summary(planner: &Planner, there: &Inspected<'_>) -> Summary {
     let service = there.service;
-    let reasons: BTreeMap<_, _> = service
-        .ports
-        .iter()
-        .flat_map(|port| crate::plan::wanted_frontends(service, port))
-        .collect();
+    let reasons: BTreeMap<_, _> =
+        service.ports.iter().flat_map(|port| wanted_frontends(service, port)).collect();
     let planned = there.plans.iter().flat_map(|plan| &plan.frontends);
-    let frontends =
-        planned.filter_map(|planned| {
-            let frontend = planned.frontend;
-            let (crate::plan::Frontend::Ip { port, .. }
-            | crate::plan::Frontend::NodePort { port, .. }) = frontend;
-            Some(Frontend {
-                kind: kind(&frontend, *reasons.get(&frontend)?).to_owned(),
-                address: frontend.address(),
-                port,
-                protocol: frontend.protocol().to_string(),
-            })
-        });
+    let frontends = planned.filter_map(|planned| {
+        let frontend = planned.frontend;
+        Some(Frontend {
+            kind: kind(&frontend, *reasons.get(&frontend)?).to_owned(),
+            address: frontend.address(),
+            port: frontend.port(),
+            protocol: frontend.protocol().to_string(),
+        })
+    });
     let mut frontends: Vec<Frontend> = frontends.collect();
     // A NodePort is the same in both families.
     frontends.dedup();

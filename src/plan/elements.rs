@@ -229,8 +229,7 @@ pub fn networks<'a>(
 /// `namespace/name:port`, the port by its name where it has one.
 fn comment(service: &ObjectName, plan: &PortPlan, frontend: &Frontend) -> Box<str> {
     let mut text = if plan.name.is_empty() {
-        let (Frontend::Ip { port, .. } | Frontend::NodePort { port, .. }) = frontend;
-        format!("{service}:{port}")
+        format!("{service}:{}", frontend.port())
     } else {
         format!("{service}:{}", plan.name)
     };

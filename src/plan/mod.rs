@@ -34,7 +34,9 @@ mod writer;
 
 pub use effects::{Effects, HealthCheck, LocalhostPort};
 pub use elements::{frontend_key, slot_keys, slot_maps};
-pub use planner::{Counts, Dispute, Expected, Inspected, Planner, frontend_of, is_this_layout};
+pub use planner::{
+    Counts, Dispute, Expected, Inspected, Planner, SLOTS, frontend_of, is_this_layout,
+};
 pub use pods::{DetectLocal, Pods, Settings};
 pub use ports::{Frontend, Masquerade, PlannedFrontend, PortPlan, Route, wanted_frontends};
 pub use select::{Backend, Here, Judged, Why, judge};

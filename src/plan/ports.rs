@@ -37,6 +37,13 @@ impl Frontend {
         }
     }
 
+    /// The port of the address, or the NodePort.
+    pub fn port(&self) -> u16 {
+        match self {
+            Frontend::Ip { port, .. } | Frontend::NodePort { port, .. } => *port,
+        }
+    }
+
     pub fn protocol(&self) -> Protocol {
         match self {
             Frontend::Ip { protocol, .. } | Frontend::NodePort { protocol, .. } => *protocol,

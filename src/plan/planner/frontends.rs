@@ -11,7 +11,7 @@ use nft_table::Family;
 use std::net::IpAddr;
 
 /// Slots of one Service at most, over all its frontends, for each list of endpoints: some 60 ms to write.
-pub(super) const SLOTS: usize = 32_768;
+pub const SLOTS: usize = 32_768;
 
 /// Endpoints that are looked at for one Service at most, over all its ports.
 const CONSIDERED: usize = 4 * SLOTS;

@@ -19,6 +19,7 @@ use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
 use banks::Banks;
 use earlier_run::EarlierRun;
 pub use earlier_run::is_this_layout;
+pub use frontends::SLOTS;
 use hashbrown::{HashMap, HashSet};
 use held::Versions;
 pub use inspect::{Expected, Inspected};
