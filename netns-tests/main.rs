@@ -26,6 +26,7 @@ mod among;
 mod cases;
 mod cluster_ip;
 mod conflicts;
+mod counted;
 mod debugging;
 mod dns_cache;
 mod explain;

@@ -63,7 +63,17 @@ impl<'n> Cell<'n> {
         let expected = match self.row {
             Row::NoEndpoints => (0, FLOWS),
             // The endpoints of the others do not exist.
-            Row::InTurn if matches!(self.node.rules, Rules::Ours(_) | Rules::Upstream(_)) => (0, 0),
+            Row::InTurn
+                if matches!(
+                    self.node.rules,
+                    Rules::Ours(_)
+                        | Rules::ByService(_)
+                        | Rules::ByEndpoint(_)
+                        | Rules::Upstream(_)
+                ) =>
+            {
+                (0, 0)
+            }
             _ => (FLOWS, 0),
         };
         assert_eq!((answered, refused), expected, "{}: answered, refused", self.what());

@@ -2,7 +2,7 @@
 //! nftables mode, with conntrack alone, with one hand-written `dnat` rule, and with nothing.
 //!
 //! ```text
-//! cargo bench --bench packets -- [--sizes 1,1000,10000,50000] [--upstream 1,1000,10000]
+//! cargo bench --bench packets -- [--sizes 1,1000,10000,50000] [--upstream 1,1000,10000] [--counted 1000]
 //!                                [--rows TEXT,...] [--passes 4]
 //! ```
 //!
@@ -48,6 +48,8 @@ use std::process::ExitCode;
 struct Arguments {
     sizes: Vec<usize>,
     upstream: Vec<usize>,
+    /// Sizes at which ours counts connections as well.
+    counted: Vec<usize>,
     /// Rows whose names hold one of these; all when empty.
     rows: Vec<String>,
     passes: usize,
@@ -61,6 +63,7 @@ impl Arguments {
         let mut arguments = Arguments {
             sizes: vec![1, 1000, 10_000, 50_000],
             upstream: vec![1, 1000, 10_000],
+            counted: vec![1000],
             rows: Vec::new(),
             passes: 4,
         };
@@ -73,6 +76,7 @@ impl Arguments {
             match word.as_str() {
                 "--sizes" => arguments.sizes = numbers(),
                 "--upstream" => arguments.upstream = numbers(),
+                "--counted" => arguments.counted = numbers(),
                 "--rows" => arguments.rows = list.map(str::to_owned).collect(),
                 "--passes" => arguments.passes = numbers()[0],
                 other => panic!("unknown argument {other}"),
@@ -117,6 +121,8 @@ fn nodes(arguments: &Arguments) -> Option<Vec<Node>> {
     }
     let mut all = vec![Rules::Nothing, Rules::Conntrack, Rules::Dnat];
     all.extend(arguments.sizes.iter().copied().map(Rules::Ours));
+    all.extend(arguments.counted.iter().copied().map(Rules::ByService));
+    all.extend(arguments.counted.iter().copied().map(Rules::ByEndpoint));
     if tools.is_some() {
         all.extend(arguments.upstream.iter().copied().map(Rules::Upstream));
     }

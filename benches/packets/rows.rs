@@ -80,7 +80,10 @@ impl Row {
             _ if untranslated => endpoint(family, flow),
             Row::NoService | Row::EstablishedNoService => endpoint(family, flow),
             Row::InTurn => match rules {
-                Rules::Ours(size) | Rules::Upstream(size) => {
+                Rules::Ours(size)
+                | Rules::ByService(size)
+                | Rules::ByEndpoint(size)
+                | Rules::Upstream(size) => {
                     SocketAddr::new(services::other_ip(flow * size / FLOWS, family), PORT)
                 }
                 // One rule knows one Service.

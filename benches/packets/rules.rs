@@ -21,6 +21,10 @@ pub enum Rules {
     Conntrack,
     Dnat,
     Ours(usize),
+    /// Ours, counting connections by Service.
+    ByService(usize),
+    /// The same by endpoint.
+    ByEndpoint(usize),
     Upstream(usize),
 }
 
@@ -42,7 +46,9 @@ impl Rules {
         match self {
             Rules::Nothing | Rules::Dnat => {}
             Rules::Conntrack => load(&node.lab.node().namespace, CONNTRACK),
-            Rules::Ours(size) => ours(node, size),
+            Rules::Ours(size) => ours(node, size, "off"),
+            Rules::ByService(size) => ours(node, size, "service"),
+            Rules::ByEndpoint(size) => ours(node, size, "endpoint"),
             Rules::Upstream(size) => upstream(node, size, tools.expect("build-tools ran")),
         }
     }
@@ -110,7 +116,7 @@ fn node_object(node: &Node) -> Value {
 }
 
 /// Runs this project's program on manifests until traffic flows.
-fn ours(node: &Node, size: usize) {
+fn ours(node: &Node, size: usize, counting: &str) {
     let directory = tempfile::TempDir::new().expect("a directory");
     let path = |name: &str| directory.path().join(name);
     std::fs::create_dir(path("manifests")).expect("a directory");
@@ -121,7 +127,7 @@ fn ours(node: &Node, size: usize) {
     std::fs::write(path("config"), config().to_string()).expect("write the configuration");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kube-proxy"));
     command.arg("--manifests").arg(path("manifests")).arg("--config").arg(path("config"));
-    command.arg("--hostname-override=node");
+    command.arg("--hostname-override=node").arg(format!("--count-connections={counting}"));
     let process = Process::start(&node.lab.node().namespace, command, &path("log"));
     wait_until_served(node, process);
 }
@@ -179,6 +185,8 @@ impl fmt::Display for Rules {
             Rules::Conntrack => f.pad("conntrack"),
             Rules::Dnat => f.pad("one `dnat` rule"),
             Rules::Ours(size) => write!(f, "ours, {size}"),
+            Rules::ByService(size) => write!(f, "counted by Service, {size}"),
+            Rules::ByEndpoint(size) => write!(f, "counted by endpoint, {size}"),
             Rules::Upstream(size) => write!(f, "upstream, {size}"),
         }
     }

@@ -86,7 +86,8 @@ pub fn load(services: u32) {
         let flags = SetFlags::default();
         let key = key.to_vec();
         // The kernel looks for the name; lengths are those of any slot number.
-        let set = Set { name: name.into(), key, data, flags, type_of: None, size: None };
+        let set =
+            Set { name: name.into(), key, data, flags, type_of: None, size: None, counter: false };
         let mut left = &elements[..];
         let mut size = 4096;
         // In growing parts, as the program loads them.
@@ -95,7 +96,7 @@ pub fn load(services: u32) {
             let elements = now.iter().map(|(key, value)| (key, value)).collect();
             let operations = vec![Operation::AddElements { set: &set, elements }];
             kernel
-                .commit(&Transaction { table: "kube-proxy", operations })
+                .commit(&Transaction::new("kube-proxy", operations))
                 .expect("elements of the first layout");
             (left, size) = (later, 2 * size);
         }

@@ -10,9 +10,12 @@
 //! waits at most, and how long one commit of ours takes at most; and a restart beside another program, and how long it
 //! takes to write a table again that somebody deleted.
 //!
+//! And what it costs to count connections by Service, or also by endpoint.
+//!
 //! Each size runs in a process of its own, so that peaks of memory are its own. It prints figures and
 //! asserts nothing about them.
 
+mod counted;
 mod first_layout;
 mod objects;
 mod others;
@@ -37,6 +40,7 @@ fn main() {
         let size = || size.parse().expect("a number of Services");
         match flag.as_str() {
             "--alone" => return measure(size()),
+            "--counted" => return counted::measure(size()),
             "--beside-others" => return others::measure(size()),
             _ => {}
         }
@@ -61,6 +65,8 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     each(&sizes, "--beside-others");
+    println!("\n{}", counted::HEADER);
+    each(&sizes, "--counted");
 }
 
 /// Has each size measured in a process of its own.

@@ -3,7 +3,7 @@
 use kube_proxy::kernel::Kernel;
 use kube_proxy::kernel::addresses::NodePortSelection;
 use kube_proxy::model::*;
-use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use kube_proxy::sync::Engine;
 use nft_table::Family;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,12 +13,23 @@ use std::sync::{Arc, LazyLock};
 pub const ENDPOINTS: u32 = 10;
 
 pub fn settings() -> Settings {
+    settings_counting(Counting::Off)
+}
+
+fn settings_counting(counting: Counting) -> Settings {
     Settings {
         node_name: "node-1".into(),
         detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
+        counting,
     }
+}
+
+/// An engine that counts connections and knows of nothing yet.
+pub fn engine_counting<K: Kernel>(kernel: K, counting: Counting) -> Engine<K> {
+    let select = Box::new(|_: Option<&_>| NodePortSelection::ALL);
+    Engine::new(kernel, settings_counting(counting), select, true)
 }
 
 /// An engine that knows of this many Services and has written nothing yet.

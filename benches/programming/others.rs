@@ -9,8 +9,8 @@ use kube_proxy::kernel::Nft;
 use kube_proxy::kernel::nft::{Error, Kernel, OnTouch, TableInfo, Touched};
 use kube_proxy::plan::layout::TABLE;
 use nft_table::{
-    DataType, Key, Lifetime, Operation, Ownership, Set, SetData, SetFlags, Snapshot, Transaction,
-    Value,
+    Count, DataType, Key, Lifetime, Operation, Ownership, Set, SetData, SetFlags, Snapshot,
+    Transaction, Value,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -105,7 +105,7 @@ fn restart_beside_another(services: u32) -> Duration {
             let mut nft = open();
             while !is_over.load(Ordering::Relaxed) {
                 for operation in [Operation::AddTable(Ownership::Nobody), Operation::DeleteTable] {
-                    let transaction = Transaction { table: "other", operations: vec![operation] };
+                    let transaction = Transaction::new("other", vec![operation]);
                     nft.commit(&transaction).expect("a small commit");
                 }
                 thread::sleep(Duration::from_millis(100));
@@ -126,7 +126,7 @@ fn repair(services: u32) -> Duration {
     let mut engine = objects::engine_of(open(), services, false);
     engine.sync().expect("the first load");
     let operations = vec![Operation::DeleteTable];
-    open().commit(&Transaction { table: TABLE, operations }).expect("delete the table");
+    open().commit(&Transaction::new(TABLE, operations)).expect("delete the table");
     let start = Instant::now();
     engine.touched(&Touched { table: true, ..Touched::default() });
     engine.sync().expect("a repair");
@@ -156,13 +156,14 @@ fn commit_until(ended: Receiver<()>, is_there: Sender<()>) -> Duration {
         flags: SetFlags::default(),
         type_of: None,
         size: None,
+        counter: false,
     };
     let key = Key::builder().port(80).build();
     let mut nft = open();
     let mut longest = Duration::ZERO;
     let mut commit = |operations| {
         let start = Instant::now();
-        nft.commit(&Transaction { table: "other", operations }).expect("a small commit");
+        nft.commit(&Transaction::new("other", operations)).expect("a small commit");
         longest = longest.max(start.elapsed());
     };
     commit(vec![Operation::AddTable(Ownership::Nobody), Operation::AddSet(&set)]);
@@ -218,6 +219,15 @@ impl Kernel for Timed {
         keys: &[&Key],
     ) -> Result<Vec<Option<Value>>, Error> {
         self.nft.lookup(table, set, keys)
+    }
+
+    fn counts(
+        &mut self,
+        table: &str,
+        set: &Set,
+        keys: &[&Key],
+    ) -> Result<Vec<Option<(Value, Count)>>, Error> {
+        self.nft.counts(table, set, keys)
     }
 
     fn has_catch_all(&mut self, table: &str, set: &Set) -> Result<bool, Error> {

@@ -5,7 +5,7 @@ use kube_proxy::model::{
     Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, Node, ObjectName,
     Protocol, Service, ServicePort, ServiceType,
 };
-use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use nft_table::evaluate::Packet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -104,7 +104,13 @@ pub fn settings(u: &mut Unstructured<'_>) -> Result<Settings> {
     };
     let localhost_nodeports = if u.arbitrary()? { Family::BOTH.into() } else { Vec::new() };
     let masquerade_all = u.ratio(1, 4)?;
-    Ok(Settings { node_name: NODE.into(), detect_local, masquerade_all, localhost_nodeports })
+    Ok(Settings {
+        node_name: NODE.into(),
+        detect_local,
+        masquerade_all,
+        localhost_nodeports,
+        counting: Counting::Off,
+    })
 }
 
 fn service_name(number: u8) -> ObjectName {

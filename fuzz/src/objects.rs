@@ -8,7 +8,7 @@ use kube_proxy::plan::checks::{
     assert_no_dangling_references, assert_sets_have_elements, normal, unreachable,
 };
 use kube_proxy::plan::layout::{MASQUERADE_ALWAYS, MASQUERADE_FROM_NODE, REJECT};
-use kube_proxy::plan::{DetectLocal, Planner, Settings};
+use kube_proxy::plan::{Counting, DetectLocal, Planner, Settings};
 use nft_table::Family;
 use nft_table::netlink::Batch;
 use std::collections::BTreeMap;
@@ -73,6 +73,7 @@ fn planner() -> Planner {
         detect_local: DetectLocal::NodeCidr,
         masquerade_all: false,
         localhost_nodeports: Family::BOTH.into(),
+        counting: Counting::Off,
     });
     let networks = ["192.0.2.1/32", "2001:db8::1/128"].map(|network| network.parse().unwrap());
     planner.set_nodeport_networks(&networks);

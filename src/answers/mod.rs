@@ -8,14 +8,18 @@
 //! Nothing here writes. The kernel is asked by key, so the size of the table does not matter.
 
 mod alone;
+mod connections;
 mod kernel;
 
 pub use alone::read_kernel;
 
-use crate::explain::{self, Explanation, Filter, Origin, Question, Services};
+use crate::explain::{
+    self, Connections, Explanation, Filter, Origin, Question, Services, Summary, Uncounted,
+};
 use crate::kernel::addresses::{LocalAddresses, Way, way_to};
+use crate::kernel::nft::Error;
 use crate::model::{ObjectName, Protocol};
-use crate::plan::Frontend;
+use crate::plan::{Counting, Frontend};
 use crate::sync::{Asker, View};
 use nft_table::Family;
 use serde::Deserialize;
@@ -58,6 +62,8 @@ pub enum Unanswered {
     NoService(String),
     #[error("nothing is in the kernel yet: /healthz says what is still to come")]
     NotYet,
+    #[error("the kernel does not say what it has counted: {0}")]
+    NotCounted(String),
     #[error("kube-proxy answers others, or writes a large change; try again")]
     Busy,
 }
@@ -83,7 +89,32 @@ impl Answers {
         // The sync thread makes them, and has other things to do.
         let limit = Some(filter.limit.unwrap_or(SERVICES).min(SERVICES));
         let filter = Filter { limit, ..filter };
-        self.ask(move |view| explain::services(view.planner, &filter)).await
+        let question = move |view: &View<'_>| {
+            let list = explain::services(view.planner, &filter);
+            let name = |one: &Summary| ObjectName::new(&*one.namespace, &*one.name);
+            let names: Vec<ObjectName> = list.services.iter().map(name).collect();
+            (explain::connections(view.planner, view.aside, Some(&names), false), list)
+        };
+        let (uncounted, mut list) = self.ask(question).await?;
+        if uncounted.counting != Counting::Off {
+            list.count(&count(uncounted).await?);
+        }
+        Ok(list)
+    }
+
+    /// What the kernel has counted of all Services, or of some and of their endpoints.
+    ///
+    /// # Errors
+    /// The kernel does not answer, or there is no time for it.
+    pub async fn connections(
+        &self,
+        services: Option<Vec<ObjectName>>,
+    ) -> Result<Connections, Unanswered> {
+        let _free = self.free.try_acquire().map_err(|_| Unanswered::Busy)?;
+        let question = move |view: &View<'_>| {
+            explain::connections(view.planner, view.aside, services.as_deref(), true)
+        };
+        count(self.ask(question).await?).await
     }
 
     /// Explains an address, or each address of a Service.
@@ -126,11 +157,27 @@ pub fn explain_now(view: &View<'_>, query: &Query) -> Result<Vec<Explanation>, U
     Ok(answers.into_iter().map(kernel::compare).collect())
 }
 
+/// What the kernel has counted, of all Services or of some and of their endpoints, for who has the plan at hand.
+///
+/// # Errors
+/// The kernel does not answer.
+pub fn connections_now(
+    view: &View<'_>,
+    services: Option<&[ObjectName]>,
+) -> Result<Connections, Error> {
+    connections::read(explain::connections(view.planner, view.aside, services, true))
+}
+
 /// On a thread that may wait for the kernel.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Unanswered> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Unanswered::Busy)
+}
+
+async fn count(uncounted: Uncounted) -> Result<Connections, Unanswered> {
+    let counted = blocking(move || connections::read(uncounted)).await?;
+    counted.map_err(|error| Unanswered::NotCounted(error.to_string()))
 }
 
 enum Target {

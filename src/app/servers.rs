@@ -6,7 +6,7 @@ use super::observers::Shared;
 use super::settings;
 use super::sources::Events;
 use crate::answers::Answers;
-use crate::config::{COMPONENT_FLAGZ, COMPONENT_STATUSZ, Config};
+use crate::config::{COMPONENT_FLAGZ, COMPONENT_STATUSZ, Config, CountConnections};
 use crate::health::Moment;
 use crate::http::service_checks::CheckServers;
 use crate::http::{self, Server};
@@ -52,6 +52,8 @@ pub fn start(
                 statusz: gates.enabled(COMPONENT_STATUSZ),
                 version: env!("CARGO_PKG_VERSION").to_string(),
                 started,
+                counted: (config.count_connections != CountConnections::Off)
+                    .then(|| answers.clone()),
                 answers: config.status_page.then_some(answers),
                 node_name: config.node_name.clone(),
                 profiling: config

@@ -2,8 +2,9 @@
 
 use super::logging::SetFilter;
 use super::node_ports::NodePortSelector;
-use crate::config::{Config, DetectLocal, Logging, Stage};
+use crate::config::{Config, CountConnections, DetectLocal, Logging, Stage};
 use crate::metrics::{BuildInfo, FeatureStage, Metrics};
+use crate::plan::Counting;
 use crate::{plan, sync};
 use nft_table::Family;
 
@@ -16,6 +17,11 @@ pub fn sync_options(config: &Config) -> sync::Options {
             detect_local: detect_local(&config.detect_local),
             masquerade_all: config.masquerade_all,
             localhost_nodeports: localhost_families(config),
+            counting: match config.count_connections {
+                CountConnections::Off => Counting::Off,
+                CountConnections::Service => Counting::Service,
+                CountConnections::Endpoint => Counting::Endpoint,
+            },
         },
         select_nodeports: Box::new(move |node| nodeports.select(node)),
         own_table: config.own_table,

@@ -2,12 +2,14 @@
 //!
 //! * `client`: asks the running proxy over its metrics address
 //! * `explain`, `services`: what the answers look like to people
+//! * `top`: what happens, in a terminal
 //! * `target`: what the user names: an address with a port, or a Service
 
 mod client;
 mod explain;
 mod services;
 mod target;
+mod top;
 
 use crate::answers;
 use crate::app::review;
@@ -19,10 +21,11 @@ use clap_complete::Shell;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use target::Target;
 
 /// Ask a node's kube-proxy what it does, and why.
@@ -71,6 +74,28 @@ enum Command {
         problems: bool,
         #[command(flatten)]
         common: Common,
+    },
+    /// Watch new connections by Service and endpoint, refusals and syncs
+    ///
+    /// Where nobody looks (standard output is no terminal), or with --once, it prints what happened in one interval. The
+    /// running kube-proxy has to count connections: --count-connections=service, or =endpoint for those of the
+    /// selected Service by endpoint as well.
+    #[command(after_help = "Examples:\n  \
+        kube-proxy top\n  \
+        kube-proxy top -n shop --interval 10s --once")]
+    Top {
+        /// Only Services of a namespace
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Time between two looks
+        #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+        interval: Duration,
+        /// Print what happens in one interval, and exit
+        #[arg(long)]
+        once: bool,
+        /// Where the running kube-proxy has its metrics (metricsBindAddress)
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:10249")]
+        server: String,
     },
     /// Print the nft listing that manifests ask for, without touching the kernel
     ///
@@ -165,6 +190,17 @@ enum Output {
     Json,
 }
 
+/// A time that the proxy can be asked at.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+    if range.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("100ms to 1h are possible".to_owned())
+    }
+}
+
 /// Whether a command line names a command; else it is for serving.
 pub fn is_command<T: AsRef<OsStr>>(arguments: &[T]) -> bool {
     let Some(first) = arguments.get(1).and_then(|first| first.as_ref().to_str()) else {
@@ -213,6 +249,16 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
             let filter = Filter { search, namespace, problems, ..Filter::default() };
             let list = serde_json::to_value(all_services(&common.server, filter)?)?;
             show(&mut out, common.output, list, services::write)?;
+        }
+        Command::Top { namespace, interval, once, server } => {
+            let options = top::Options { server, namespace, interval };
+            if once || !io::stdout().is_terminal() {
+                top::once(&mut out, &options)?;
+            } else {
+                drop(out);
+                top::watch(&options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
         }
         Command::Render { files, address, serving } => {
             log_to_stderr();

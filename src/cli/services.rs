@@ -21,7 +21,10 @@ pub fn write(out: &mut impl Write, list: &Services) -> io::Result<()> {
     if table.width().is_some_and(|width| width >= NARROW) {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
-    table.set_header(["NAMESPACE", "NAME", "TYPE", "FRONTENDS", "ENDPOINTS", "POLICY"]);
+    let are_counted = list.services.iter().any(|service| service.connections.is_some());
+    let mut header = vec!["NAMESPACE", "NAME", "TYPE", "FRONTENDS", "ENDPOINTS", "POLICY"];
+    header.extend(are_counted.then_some(["CONNECTIONS", "REFUSED"]).into_iter().flatten());
+    table.set_header(header);
     for service in &list.services {
         let frontends: Vec<String> = service.frontends.iter().map(frontend).collect();
         let mut policy = match (&service.external_traffic_policy, &*service.internal_traffic_policy)
@@ -34,14 +37,19 @@ pub fn write(out: &mut impl Write, list: &Services) -> io::Result<()> {
         if service.affinity_seconds.is_some() {
             policy.push_str(", ClientIP");
         }
-        table.add_row([
+        let mut row = vec![
             service.namespace.clone(),
             service.name.clone(),
             service.service_type.clone(),
             frontends.join("\n"),
             format!("{}/{}", service.endpoints_in_use, service.endpoints),
             policy,
-        ]);
+        ];
+        if are_counted {
+            let counted = [service.connections, service.refused];
+            row.extend(counted.map(|count| count.unwrap_or_default().to_string()));
+        }
+        table.add_row(row);
     }
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;

@@ -1,5 +1,5 @@
-//! The command line, as the user typed it: every flag of kube-proxy on Linux, `--manifests`, `--own-table`
-//! and `--status-page`.
+//! The command line, as the user typed it: every flag of kube-proxy on Linux, `--manifests`, `--own-table`,
+//! `--count-connections` and `--status-page`.
 //!
 //! Names and syntax are Go's: `--flag value` and `--flag=value`, `_` in a name is `-`, a boolean is
 //! set by `--flag` or `--flag=false` and takes no separate value, of a repeated flag the last one
@@ -16,6 +16,7 @@ mod dropped;
 use super::document::{KubeProxyConfiguration, VModuleItem};
 use super::flag_values::{GateSettings, dashed, gate_settings, go_bool};
 use super::headings::{ACTIONS, API, BOOL, NODE, SOURCE, TRAFFIC, WITHOUT_EFFECT};
+use super::settings::CountConnections;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use serde_json::Value;
@@ -25,14 +26,14 @@ use std::path::PathBuf;
 
 /// What the program does besides serving.
 const OTHER_COMMANDS: &str = "Commands besides serving (kube-proxy help COMMAND):\n  \
-    explain, services, render, verify, completion, man";
+    explain, services, top, render, verify, completion, man";
 
 /// A service proxy for Kubernetes and for single hosts, native to nftables.
 ///
 /// It turns Services and EndpointSlices into table `inet kube-proxy`. They come from a Kubernetes
 /// API server (--config with a KubeProxyConfiguration, --kubeconfig, --master, or in-cluster) or
 /// from files (--manifests). With --config the file decides everything except --manifests,
-/// --own-table, --status-page, --hostname-override, --master, the logging flags and the flags under Actions.
+/// --own-table, --count-connections, --status-page, --hostname-override, --master, the logging flags and the flags under Actions.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "kube-proxy", disable_version_flag = true, disable_help_flag = true)]
 #[command(args_override_self = true, next_line_help = true, max_term_width = 100)]
@@ -65,6 +66,11 @@ pub struct Flags {
     /// table by other programs, and `nft flush ruleset` leaves it alone (default true)
     #[arg(long, value_name = BOOL, help_heading = TRAFFIC, value_parser = go_bool)]
     pub own_table: Option<bool>,
+
+    /// Have the kernel count new connections by Service, or also by endpoint: for `kube-proxy top`, `services` and
+    /// the metric kubeproxy_service_connections_total (default off)
+    #[arg(long, value_name = "off|service|endpoint", help_heading = TRAFFIC, value_enum)]
+    pub count_connections: Option<CountConnections>,
 
     /// Serve a page that shows this node's Services at /status of the metrics address, and answer `kube-proxy
     /// explain` and `services` at /api (default true)

@@ -37,6 +37,17 @@ pub enum Source {
     InCluster,
 }
 
+/// `--count-connections`: which new connections the kernel counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CountConnections {
+    #[default]
+    Off,
+    /// By Service port.
+    Service,
+    /// Also by endpoint.
+    Endpoint,
+}
+
 /// The configuration file as it was when it was read, to notice changes later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedFile {
@@ -67,6 +78,7 @@ pub struct Config {
     pub masquerade_all: bool,
     /// Own the table, where the kernel can.
     pub own_table: bool,
+    pub count_connections: CountConnections,
     /// The metrics server answers questions about Services, and has a page that shows them.
     pub status_page: bool,
     /// Wait before a refused transaction is tried again; never zero. Unhealthy after twice this.

@@ -11,14 +11,19 @@
 //! * `endpoints`: each endpoint, with why it is in use or is not
 //! * `clients`: what becomes of a connection, by evaluating the planned table
 //! * `services`: all Services, in short
+//! * `connections`: what the kernel has counted
 
 mod clients;
+mod connections;
 mod endpoints;
 mod frontend;
 mod report;
 mod services;
 
 pub use clients::Origin;
+pub use connections::{
+    Connections, Endpoint as CountedEndpoint, Port as CountedPort, Uncounted, connections,
+};
 pub use report::{
     Claimant, Client, Endpoint, Exception, Explanation, Fate, Frontend, Kernel, Source,
 };

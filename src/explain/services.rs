@@ -1,10 +1,11 @@
 //! All Services, in short.
 
+use super::connections::Connections;
 use super::frontend::kind;
 use crate::model::{ObjectName, ServiceType};
 use crate::plan::{Inspected, Planner, Route, wanted_frontends};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// Which Services are asked for. Empty: all.
@@ -55,6 +56,10 @@ pub struct Summary {
     pub external_traffic_policy: Option<String>,
     /// Timeout of session affinity by client address.
     pub affinity_seconds: Option<u64>,
+    /// New connections to all its ports, where they are counted.
+    pub connections: Option<u64>,
+    /// Attempts while no endpoint was to be had, where they are counted.
+    pub refused: Option<u64>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
 }
@@ -160,7 +165,25 @@ fn summary(planner: &Planner, there: &Inspected<'_>) -> Summary {
             .externally_accessible()
             .then(|| policy(service.external_local)),
         affinity_seconds: service.affinity.map(|timeout| timeout.as_secs()),
+        connections: None,
+        refused: None,
         problems: problems(planner, there),
+    }
+}
+
+impl Services {
+    /// Puts in what was counted of them.
+    pub fn count(&mut self, counted: &Connections) {
+        let mut sums: HashMap<(&str, &str), (u64, u64)> = HashMap::new();
+        for port in &counted.ports {
+            let (served, refused) = sums.entry((&port.namespace, &port.name)).or_default();
+            *served += port.served;
+            *refused += port.refused + port.dropped;
+        }
+        for service in &mut self.services {
+            let sum = sums.get(&(&*service.namespace, &*service.name)).copied();
+            (service.connections, service.refused) = sum.unzip();
+        }
     }
 }
 

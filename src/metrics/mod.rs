@@ -7,6 +7,7 @@
 
 mod build;
 pub mod client;
+pub mod connections;
 pub mod conntrack;
 mod family;
 pub mod kernel;
@@ -30,6 +31,7 @@ use std::sync::{Mutex, PoisonError};
 /// Every metric of the process.
 pub struct Metrics {
     pub sync: sync::Sync,
+    pub connections: connections::Connections,
     pub conntrack: conntrack::Conntrack,
     pub probes: probes::Probes,
     pub localhost: localhost::LocalhostNodePorts,
@@ -54,6 +56,7 @@ impl Metrics {
         process::register(&register);
         let mut metrics = Metrics {
             sync: sync::Sync::new(&register),
+            connections: connections::Connections::new(&register),
             conntrack: conntrack::Conntrack::new(&register),
             localhost: localhost::LocalhostNodePorts::new(&register),
             kernel: kernel::Kernel::new(&register),

@@ -200,6 +200,7 @@ fn dynamic_map(name: Arc<str>, family: Family) -> Set {
         flags: SetFlags { interval: false, dynamic: true },
         type_of: Some((vec![Expression::SourceAddress(family)], chosen_endpoint(family))),
         size: Some(CLIENTS_MAX),
+        counter: false,
     }
 }
 
@@ -211,6 +212,7 @@ fn endpoint_set(name: Arc<str>, family: Family) -> Set {
         flags: SetFlags::default(),
         type_of: None,
         size: None,
+        counter: false,
     }
 }
 

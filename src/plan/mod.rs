@@ -11,6 +11,7 @@
 //! * `elements`: a frontend and its slots as elements of sets and maps
 //! * [`claims`]: who serves a VIP:port that several Services want
 //! * `affinity`: the chains and maps of a Service port with session affinity
+//! * `counted`: which elements count which connections
 //! * `effects`: what follows outside the table: health checks, localhost NodePorts, UDP flows
 //! * `pods`: what the operator configured, and how packets of pods are told from others
 //! * `planner`: keeps all that and redoes only what changed
@@ -20,6 +21,7 @@ mod affinity;
 #[doc(hidden)]
 pub mod checks;
 pub mod claims;
+mod counted;
 mod effects;
 mod elements;
 pub mod layout;
@@ -32,8 +34,10 @@ mod slots;
 mod tests;
 mod writer;
 
+pub use counted::{Aside, Outcome, frontend_counter, outcome, slot_counters};
 pub use effects::{Effects, HealthCheck, LocalhostPort};
 pub use elements::{frontend_key, slot_keys, slot_maps};
+pub use layout::Counting;
 pub use planner::{
     Counts, Dispute, Expected, Inspected, Planner, SLOTS, frontend_of, is_this_layout,
 };

@@ -1,5 +1,6 @@
 //! What the operator configured, and how packets of this node's pods are told from others by it.
 
+use super::layout::Counting;
 use crate::model::Node;
 use ipnet::IpNet;
 use nft_table::{Constant, Expression, Family, Statement};
@@ -26,6 +27,7 @@ pub struct Settings {
     pub masquerade_all: bool,
     /// Families whose NodePorts are to be had on the loopback addresses, too.
     pub localhost_nodeports: Vec<Family>,
+    pub counting: Counting,
 }
 
 /// How packets of pods are known: what is in rules, as literals.

@@ -21,6 +21,7 @@ fn settings() -> Settings {
         detect_local: DetectLocal::NodeCidr,
         masquerade_all: false,
         localhost_nodeports: Family::BOTH.into(),
+        counting: Counting::Off,
     }
 }
 

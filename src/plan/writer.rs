@@ -2,7 +2,7 @@
 //! chains while an element leads to them, rules while there is something that they look into. An element
 //! that several Services want stays until the last one goes.
 
-use super::layout::{self, Balancing, SetKind, SetName, Sets, Uses};
+use super::layout::{self, Balancing, Counting, SetKind, SetName, Sets, Uses};
 use super::pods::Pods;
 use hashbrown::{HashMap, HashSet};
 use nft_table::{Chain, Key, Set, SetId, Table, Value};
@@ -17,6 +17,7 @@ const ELEMENTS_FIT: &str = "keys and values are made for their sets";
 #[derive(Debug)]
 pub struct Writer {
     pub table: Table,
+    counting: Counting,
     sets: Sets,
     /// Sets whose last element went. They go with the rules that look into them, at
     /// [`Writer::remove_emptied`].
@@ -45,9 +46,10 @@ pub struct Writer {
 
 impl Writer {
     /// A table without any Service.
-    pub fn new(pods: Pods, masquerade_all: bool) -> Writer {
+    pub fn new(pods: Pods, masquerade_all: bool, counting: Counting) -> Writer {
         let mut writer = Writer {
             table: Table::new(layout::TABLE),
+            counting,
             sets: Sets::default(),
             emptied: BTreeSet::new(),
             empty_slots: BTreeSet::new(),
@@ -67,6 +69,11 @@ impl Writer {
     /// The sets that are there.
     pub fn sets(&self) -> &Sets {
         &self.sets
+    }
+
+    /// What sets that are added from now on count.
+    pub fn set_counting(&mut self, counting: Counting) {
+        self.counting = counting;
     }
 
     /// How packets of pods are known.
@@ -99,7 +106,7 @@ impl Writer {
         if let Some(id) = self.sets.get(name) {
             return id;
         }
-        let id = self.table.add_set(name.declaration()).expect(SETS_FIT);
+        let id = self.table.add_set(name.declaration(self.counting)).expect(SETS_FIT);
         if matches!(name.kind, SetKind::ServiceIps | SetKind::ServiceNodeports) {
             self.table.set_entrance(id);
         }

@@ -5,7 +5,7 @@ use super::Input;
 use crate::kernel::addresses::LocalAddresses;
 use crate::kernel::nft::Touched;
 use crate::model::{Change, ObjectName};
-use crate::plan::Planner;
+use crate::plan::{Aside, Planner};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 pub struct View<'a> {
     pub planner: &'a Planner,
     pub addresses: &'a LocalAddresses,
+    /// Connections that are not in the kernel's counts.
+    pub aside: &'a Aside,
     /// What is planned is in the kernel, or was.
     pub is_running: bool,
 }

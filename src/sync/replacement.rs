@@ -40,7 +40,7 @@ pub fn make_room<K: Kernel>(
         delete_table(kernel, INTERIM)?;
     }
     planned.adopt(there);
-    let interim = Transaction { table: INTERIM, operations: planned.changes().operations };
+    let interim = Transaction::new(INTERIM, planned.changes().operations);
     let committed = kernel.commit(&interim);
     planned.adopt(None);
     // Whatever of it is there may serve already, and goes when the table itself does.
@@ -123,7 +123,7 @@ fn carry<K: Kernel>(
     for clients in clients.chunks(CLIENTS) {
         let elements = clients.iter().map(|(key, value, life)| (key, value, *life)).collect();
         let operations = vec![Operation::AddExpiring { set: new, elements }];
-        kernel.commit(&Transaction { table: to, operations })?;
+        kernel.commit(&Transaction::new(to, operations))?;
     }
     Ok(())
 }
@@ -133,7 +133,7 @@ fn unhook<K: Kernel>(kernel: &mut K, table: &str, there: &Snapshot) -> Result<()
     let flush = there.chains.keys().map(|chain| Operation::FlushChain(chain));
     let is_base = |chain: &&Arc<str>| there.chains[*chain].base.is_some();
     let delete = there.chains.keys().filter(is_base).map(|chain| Operation::DeleteChain(chain));
-    kernel.commit(&Transaction { table, operations: flush.chain(delete).collect() })
+    kernel.commit(&Transaction::new(table, flush.chain(delete).collect()))
 }
 
 /// Deletes slots of the old table in parts, as far as they are the planned ones, which nearly all are. The first
@@ -153,7 +153,7 @@ fn thin_out<K: Kernel>(kernel: &mut K, old: &Snapshot, planned: &Table) {
         let keys: Vec<&Key> = planned.elements(id).map(|(key, _)| key).skip(spared).collect();
         for keys in keys.chunks(SLOTS) {
             let operations = vec![Operation::DeleteElements { set: &set, keys: keys.to_vec() }];
-            if let Err(error) = kernel.commit(&Transaction { table: TABLE, operations }) {
+            if let Err(error) = kernel.commit(&Transaction::new(TABLE, operations)) {
                 tracing::debug!("some slots of the old table are other ones: {error}");
             }
         }
@@ -163,7 +163,7 @@ fn thin_out<K: Kernel>(kernel: &mut K, old: &Snapshot, planned: &Table) {
 /// Deletes a table without rules in transactions that hold nobody up: one set after the other.
 fn delete<K: Kernel>(kernel: &mut K, table: &str, there: &Snapshot) -> Result<(), Error> {
     for set in there.sets.keys() {
-        kernel.commit(&Transaction { table, operations: vec![Operation::DeleteSet(set)] })?;
+        kernel.commit(&Transaction::new(table, vec![Operation::DeleteSet(set)]))?;
     }
-    kernel.commit(&Transaction { table, operations: vec![Operation::DeleteTable] })
+    kernel.commit(&Transaction::new(table, vec![Operation::DeleteTable]))
 }

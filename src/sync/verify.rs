@@ -14,6 +14,8 @@ pub fn difference<K: Kernel>(planner: &mut Planner, kernel: &mut K) -> Result<Ve
     let there = kernel.snapshot(TABLE)?;
     let ours = there.filter(is_this_layout);
     if let Some(snapshot) = &ours {
+        // Whether connections are counted is no difference.
+        planner.count_as(snapshot);
         planner.learn_from(snapshot);
         planner.know_sets(snapshot);
     }

@@ -74,6 +74,7 @@ impl Proxy {
             started: Moment::now(),
             // Nobody answers questions here.
             node_name: "node-1".into(),
+            counted: None,
             answers: Some(Answers::new(inbox().1.asker())),
         }
     }

@@ -4,7 +4,7 @@
 use kube_proxy::intake::Options;
 use kube_proxy::kernel::{Kernel, Nft};
 use kube_proxy::manifests::Source;
-use kube_proxy::plan::{DetectLocal, Planner, Settings};
+use kube_proxy::plan::{Counting, DetectLocal, Planner, Settings};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,7 @@ fn plan(scenario: &str) -> Planner {
         ),
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
+        counting: Counting::Off,
     });
     let folders = HashSet::from([NODE, scenario]);
     for folder in folders {

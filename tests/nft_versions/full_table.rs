@@ -6,7 +6,7 @@ use kube_proxy::kernel::Nft;
 use kube_proxy::kernel::addresses::{LocalAddresses, NodePortSelection};
 use kube_proxy::manifests::Source;
 use kube_proxy::model::{Change, Service};
-use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use kube_proxy::sync::Engine;
 use nft_table::Family;
 use std::net::IpAddr;
@@ -25,12 +25,13 @@ fn local_addresses() -> LocalAddresses {
 
 impl FullTable {
     /// Programs everything into the calling thread's namespace.
-    pub fn program(detect_local: DetectLocal) -> FullTable {
+    pub fn program(detect_local: DetectLocal, counting: Counting) -> FullTable {
         let settings = Settings {
             node_name: "node-1".into(),
             detect_local,
             masquerade_all: false,
             localhost_nodeports: vec![Family::V4],
+            counting,
         };
         let select = Box::new(|_: Option<&_>| NodePortSelection::ALL);
         let mut engine = Engine::new(Nft::open().unwrap(), settings, select, false);

@@ -6,7 +6,7 @@ mod monitor;
 mod nft;
 
 use full_table::FullTable;
-use kube_proxy::plan::DetectLocal;
+use kube_proxy::plan::{Counting, DetectLocal};
 use monitor::Monitor;
 use nft::Nft;
 use std::sync::mpsc;
@@ -99,15 +99,17 @@ fn loaded(nft: &Nft, text: &str) -> String {
 }
 
 fn lives_on(command: &str) {
-    for detect_local in [
-        DetectLocal::ClusterCidr(
-            ["10.244.0.0/16", "fd00:10:244::/56"].map(|cidr| cidr.parse().unwrap()).into(),
-        ),
-        DetectLocal::InterfaceNamePrefix("cali".into()),
+    let cluster_cidr = DetectLocal::ClusterCidr(
+        ["10.244.0.0/16", "fd00:10:244::/56"].map(|cidr| cidr.parse().unwrap()).into(),
+    );
+    for (detect_local, counting) in [
+        (cluster_cidr.clone(), Counting::Off),
+        (DetectLocal::InterfaceNamePrefix("cali".into()), Counting::Off),
+        (cluster_cidr, Counting::Endpoint),
     ] {
         let nft = Nft::new(command);
         in_namespace(move || {
-            let mut table = FullTable::program(detect_local);
+            let mut table = FullTable::program(detect_local, counting);
             table.remember_clients();
             works_beside_ours(&nft);
             let ours = list(&nft);
@@ -124,7 +126,9 @@ fn lives_on(command: &str) {
             if !nft.watches_concatenated_ranges() {
                 table.end_source_ranges();
             }
-            watches_ours(&mut table, &nft);
+            if counting == Counting::Off || nft.watches_counters() {
+                watches_ours(&mut table, &nft);
+            }
         });
     }
 }

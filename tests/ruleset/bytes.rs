@@ -106,7 +106,8 @@ fn every_set() -> Vec<Set> {
     let mut add = |key: &[DataType], data: SetData, interval, type_of| {
         let name = format!("test-{}", sets.len()).into();
         let flags = SetFlags { interval, dynamic: false };
-        sets.push(Set { name, key: key.to_vec(), data, flags, type_of, size: Some(77) });
+        let counter = !interval && sets.len() % 2 == 1;
+        sets.push(Set { name, key: key.to_vec(), data, flags, type_of, size: Some(77), counter });
     };
     let pair = || SetData::Fields(vec![Ipv4Address, InetService]);
     for one in [Ipv4Address, Ipv6Address, InetProto, InetService, InterfaceName] {

@@ -3,10 +3,10 @@
 use crate::scenario;
 use kube_proxy::kernel::{Kernel, Nft};
 use nft_table::Family;
-use nft_table::{Data, DataType, Key, Operation, Table, Transaction, Value};
+use nft_table::{Count, Counts, Data, DataType, Key, Operation, Table, Transaction, Value, text};
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use test_support::listing::sorted_lines;
 use test_support::netns::{in_namespace, sh, skip_without};
 use test_support::nft_versions;
@@ -305,6 +305,44 @@ fn an_affinity_comes_and_goes() {
 }
 
 #[test]
+fn elements_go_on_from_what_they_have_counted() {
+    if skip_without("nft") {
+        return;
+    }
+    in_namespace(|| {
+        let mut nft = Nft::open().unwrap();
+        let mut table = filled();
+        commit(&mut nft, &mut table);
+        let set = table.set(table.set_id("service-nodeports4").unwrap()).unwrap().clone();
+        let there = nft.elements("kube-proxy", &set).unwrap();
+        let (key, value) = &there[0];
+        let count = Count { packets: 1 << 40, bytes: u64::MAX };
+        let mut transaction = Transaction::new(
+            "kube-proxy",
+            vec![
+                Operation::DeleteElements { set: &set, keys: vec![key] },
+                Operation::AddElements { set: &set, elements: vec![(key, value)] },
+            ],
+        );
+        let counts = Counts::from([(set.name.clone(), HashMap::from([(key.clone(), count)]))]);
+        transaction.counts = Arc::new(counts);
+        nft.commit(&transaction).unwrap();
+        let absent = Key::builder().protocol(6).port(1).build();
+        let counted = nft.counts("kube-proxy", &set, &[key, &absent]).unwrap();
+        assert_eq!(counted, [Some((value.clone(), count)), None]);
+        // Others count nothing yet, and what elements have counted is no difference.
+        let others: Vec<&Key> = there[1..].iter().map(|(key, _)| key).collect();
+        let counted = nft.counts("kube-proxy", &set, &others).unwrap();
+        assert!(counted.iter().flatten().all(|(_, count)| *count == Count::default()));
+        let mut again = filled();
+        again.adopt(nft.snapshot("kube-proxy").unwrap());
+        assert!(again.changes().is_empty(), "{:#?}", again.changes());
+        let listed = sh("nft list map inet kube-proxy service-nodeports4");
+        assert!(listed.contains(&text::counted(&set, key, value, count)), "{listed}");
+    });
+}
+
+#[test]
 fn elements_of_a_dynamic_map_are_read_and_deleted() {
     if skip_without("nft") {
         return;
@@ -327,7 +365,7 @@ fn elements_of_a_dynamic_map_are_read_and_deleted() {
         let expected = [element("192.0.2.7", "10.244.0.11"), element("192.0.2.8", "10.244.0.12")];
         assert_eq!(elements, expected);
         let operations = vec![Operation::DeleteElements { set, keys: vec![&elements[0].0] }];
-        nft.commit(&Transaction { table: "kube-proxy", operations }).unwrap();
+        nft.commit(&Transaction::new("kube-proxy", operations)).unwrap();
         assert_eq!(nft.elements("kube-proxy", set).unwrap(), expected[1..]);
     });
 }

@@ -46,7 +46,7 @@ fn an_element_that_is_there_with_other_data() {
         let mut elements: Vec<(&Key, &Value)> = keys.iter().map(|key| (key, &value)).collect();
         elements.insert(4321, (&bad, &value));
         let operations = vec![Operation::AddElements { set, elements }];
-        let refusal = first_refusal(nft.commit(&Transaction { table: "kube-proxy", operations }));
+        let refusal = first_refusal(nft.commit(&Transaction::new("kube-proxy", operations)));
         assert_eq!(refusal.cause, Cause::Exists);
         assert_eq!(refusal.set.as_deref(), Some("service-ips4"));
         assert_eq!(refusal.key, Some(bad));
@@ -117,7 +117,7 @@ fn a_deleted_element_that_is_not_there() {
         let set = table.set(table.set_id("cluster-endpoints4").unwrap()).unwrap();
         let key = Key(vip(1, 80).0.iter().copied().chain([0; 4]).collect());
         let operations = vec![Operation::DeleteElements { set, keys: vec![&key] }];
-        let refusal = first_refusal(nft.commit(&Transaction { table: "kube-proxy", operations }));
+        let refusal = first_refusal(nft.commit(&Transaction::new("kube-proxy", operations)));
         assert_eq!(refusal.cause, Cause::NotFound);
         assert_eq!(
             refusal.operation,
@@ -270,7 +270,7 @@ fn more_errors_than_the_receive_buffer_holds() {
         let (mut nft, mut table) = base_in_kernel();
         let names: Vec<String> = (0..30_000).map(|number| format!("no-{number}")).collect();
         let operations = names.iter().map(|name| Operation::DeleteChain(name)).collect();
-        let error = nft.commit(&Transaction { table: "kube-proxy", operations }).unwrap_err();
+        let error = nft.commit(&Transaction::new("kube-proxy", operations)).unwrap_err();
         let refusals = error.refusals();
         assert_eq!(refusals[0].operation, "delete chain inet kube-proxy no-0");
         assert!(refusals.len() > 1000 && refusals.len() < names.len(), "{}", refusals.len());

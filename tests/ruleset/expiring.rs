@@ -30,7 +30,7 @@ fn add(nft: &mut Nft, table: &str, set: &Set, clients: &[Client]) {
         Operation::AddSet(set),
         Operation::AddExpiring { set, elements },
     ];
-    nft.commit(&Transaction { table, operations }).unwrap_or_else(|error| panic!("{error}"));
+    nft.commit(&Transaction::new(table, operations)).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The clients in the order of their addresses.
@@ -140,7 +140,7 @@ fn clients_are_read_while_others_change_the_ruleset() {
                 while is_over.try_recv() == Err(TryRecvError::Empty) {
                     let operations =
                         vec![Operation::AddTable(Ownership::Nobody), Operation::DeleteTable];
-                    nft.commit(&Transaction { table: "other", operations }).unwrap();
+                    nft.commit(&Transaction::new("other", operations)).unwrap();
                 }
             });
             let start = Instant::now();

@@ -28,7 +28,20 @@ fn digit(family: Family) -> char {
 /// A set without flags that is declared by types alone.
 fn plain(name: String, key: &[DataType], data: SetData) -> Set {
     let flags = SetFlags::default();
-    Set { name: name.into(), key: key.to_vec(), data, flags, type_of: None, size: None }
+    Set {
+        name: name.into(),
+        key: key.to_vec(),
+        data,
+        flags,
+        type_of: None,
+        size: None,
+        counter: false,
+    }
+}
+
+/// Each element counts.
+fn counted(set: Set) -> Set {
+    Set { counter: true, ..set }
 }
 
 fn interval(name: String, key: &[DataType]) -> Set {
@@ -54,13 +67,13 @@ pub fn table() -> Table {
         };
         for set in [
             plain(name("service-ips"), &vip, SetData::Verdict),
-            plain(name("service-nodeports"), &nodeport, SetData::Verdict),
+            counted(plain(name("service-nodeports"), &nodeport, SetData::Verdict)),
             slots(name("cluster-endpoints"), &vip, [vec![daddr], port()].concat()),
             slots(name("local-endpoints"), &vip, [vec![daddr], port()].concat()),
-            slots(name("nodeport-cluster-endpoints"), &nodeport, port()),
+            counted(slots(name("nodeport-cluster-endpoints"), &nodeport, port())),
             plain(name("cluster-ips"), &[address], SetData::None),
             plain(name("hairpin"), &[address, address], SetData::None),
-            plain(name("restricted-services"), &vip, SetData::None),
+            counted(plain(name("restricted-services"), &vip, SetData::None)),
             interval(name("nodeport-ips"), &[address]),
             interval(name("service-cidrs"), &[address]),
             interval(name("pod-sources"), &[address]),
@@ -200,6 +213,7 @@ pub fn affinity(table: &mut Table, family: Family, name: &str) {
         flags: SetFlags { interval: false, dynamic: true },
         type_of: Some((vec![Expression::SourceAddress(family)], data.clone())),
         size: Some(65_535),
+        counter: false,
     };
     table.add_set(map_declaration).unwrap();
     let update = Statement::Update {

@@ -83,6 +83,26 @@ fn it_renders_searches_updates_and_explains() {
 }
 
 #[test]
+fn it_shows_what_is_counted() {
+    let lab = Lab::builder().pod("a").outside("client").build().expect("root");
+    let manifests = Manifests::new();
+    manifests.apply(objects![
+        service("web").cluster_ip(10).tcp(80),
+        endpoints("web").tcp().on(&lab, &["a"]),
+    ]);
+    let _program = Program::start_with(&lab, &manifests, &["--count-connections=service"]);
+    let browser = Browser::start(&lab.node().namespace);
+    browser.open("http://127.0.0.1:10249/status");
+    for _ in 0..3 {
+        lab.from("client").tcp("10.96.0.10:80").endpoint();
+    }
+    browser.wait("document.querySelector('#services tr')?.cells[4].textContent === '3'");
+    assert_eq!(browser.value("document.querySelector('th.counted').hidden"), json!(false));
+    browser.wait("document.querySelectorAll('#charts polyline').length === 6");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn what_objects_say_is_never_markup() {
     let lab = Lab::builder().pod("a").build().expect("root");
     let manifests = Manifests::new();

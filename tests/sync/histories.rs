@@ -6,7 +6,7 @@ use kube_proxy::kernel::addresses::{FamilySelection, NodePortSelection};
 use kube_proxy::kernel::fake::{FakeKernel, Fault, Tamper};
 use kube_proxy::model::*;
 use kube_proxy::plan::layout::{INTERIM, TABLE};
-use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use kube_proxy::sync::Engine;
 use nft_table::netlink::SnapshotChain;
 use nft_table::{Family, Value};
@@ -347,6 +347,7 @@ fn engine(kernel: FakeKernel, own_table: bool) -> Engine<FakeKernel> {
         detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
+        counting: Counting::Off,
     };
     let address = FamilySelection::Cidrs(vec!["192.0.2.1/32".parse().unwrap()]);
     let selection = NodePortSelection { v4: address.clone(), v6: address };

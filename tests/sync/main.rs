@@ -1,5 +1,6 @@
 //! The engine against a kernel in memory that refuses things, and in which others are at work.
 
+mod counts;
 mod histories;
 mod refusals;
 mod world;

@@ -31,7 +31,7 @@ fn a_table_beside_that_does_not_go_yet_is_nobodys_fault() {
     let (mut first, _) = running(FakeKernel::new());
     let mut kernel = next(&mut first);
     let operations = vec![Operation::AddTable(Ownership::Nobody)];
-    kernel.commit(&Transaction { table: INTERIM, operations }).unwrap();
+    kernel.commit(&Transaction::new(INTERIM, operations)).unwrap();
     let mut engine = engine(kernel);
     for number in 1..5 {
         engine.apply(service(number));
@@ -114,7 +114,7 @@ fn what_others_did_to_the_table_is_put_right() {
 fn a_lost_table_is_noticed_and_written_again() {
     let (mut engine, _) = running(FakeKernel::default());
     assert!(!engine.has_lost_table());
-    let delete = Transaction { table: TABLE, operations: vec![Operation::DeleteTable] };
+    let delete = Transaction::new(TABLE, vec![Operation::DeleteTable]);
     engine.kernel_mut().commit(&delete).unwrap();
     assert!(engine.has_lost_table());
     assert!(!engine.has_lost_table(), "noticed once");

@@ -4,18 +4,23 @@ use kube_proxy::kernel::addresses::NodePortSelection;
 use kube_proxy::kernel::fake::FakeKernel;
 use kube_proxy::model::*;
 use kube_proxy::plan::layout::TABLE;
-use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use kube_proxy::sync::{Committed, Engine};
 use nft_table::Family;
 use nft_table::Key;
 use std::net::IpAddr;
 
 pub fn engine(kernel: FakeKernel) -> Engine<FakeKernel> {
+    engine_counting(kernel, Counting::Off)
+}
+
+pub fn engine_counting(kernel: FakeKernel, counting: Counting) -> Engine<FakeKernel> {
     let settings = Settings {
         node_name: "node-1".into(),
         detect_local: DetectLocal::NodeCidr,
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
+        counting,
     };
     Engine::new(kernel, settings, Box::new(|_| NodePortSelection::ALL), true)
 }

@@ -34,7 +34,7 @@ impl<'a> Transaction<'a> {
             _ => false,
         };
         let (ahead, rest) = self.operations.iter().cloned().partition(is_ahead);
-        Some([ahead, rest].map(|operations| Transaction { table: self.table, operations }))
+        Some([ahead, rest].map(|operations| self.part(operations)))
     }
 
     /// Sets with concatenations of ranges that get some and lose none: what overlaps has to be exchanged at once.

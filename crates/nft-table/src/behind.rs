@@ -47,7 +47,7 @@ impl<'a> Transaction<'a> {
                 _ => rest.push(operation.clone()),
             }
         }
-        let parts = [rest, behind].map(|operations| Transaction { table: self.table, operations });
+        let parts = [rest, behind].map(|operations| self.part(operations));
         (!parts[0].is_empty()).then_some(parts)
     }
 
@@ -260,6 +260,7 @@ mod tests {
             flags: crate::SetFlags::default(),
             type_of: None,
             size: None,
+            counter: false,
         };
         let restricted = table.add_set(restricted).unwrap();
         table.insert(restricted, Key::builder().port(80).build(), Value::Member).unwrap();

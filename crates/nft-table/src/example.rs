@@ -32,7 +32,15 @@ pub fn example() -> Example {
     let mut add = |name: &str, key: &[DataType], data, interval, type_of| {
         let flags = SetFlags { interval, dynamic: false };
         table
-            .add_set(Set { name: name.into(), key: key.to_vec(), data, flags, type_of, size: None })
+            .add_set(Set {
+                name: name.into(),
+                key: key.to_vec(),
+                data,
+                flags,
+                type_of,
+                size: None,
+                counter: false,
+            })
             .unwrap()
     };
     let fields = || SetData::Fields(vec![Ipv4Address, InetService]);
@@ -51,6 +59,7 @@ pub fn example() -> Example {
             flags: SetFlags { interval: false, dynamic: true },
             type_of: Some((vec![Expression::SourceAddress(v4)], endpoint())),
             size: Some(1000),
+            counter: false,
         })
         .unwrap();
 

@@ -38,7 +38,9 @@ pub use data::DataType;
 pub use expression::{Constant, Expression};
 pub use family::Family;
 pub use rule::{Reject, Rule, Statement, Verdict};
-pub use set::{Data, Key, KeyBuilder, Lifetime, Set, SetData, SetFlags, Value, VerdictElement};
+pub use set::{
+    Count, Data, Key, KeyBuilder, Lifetime, Set, SetData, SetFlags, Value, VerdictElement,
+};
 pub use shape::ShapeError;
 pub use table::{SetId, Snapshot, SnapshotSet, Table, TableError};
-pub use transaction::{Operation, Ownership, Transaction};
+pub use transaction::{Counts, Operation, Ownership, Transaction};

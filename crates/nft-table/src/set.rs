@@ -48,6 +48,9 @@ pub struct Set {
     /// `size`: the most elements that it takes. A dynamic set must have one (the kernel's default for
     /// those is 65,535).
     pub size: Option<u32>,
+    /// `counter`: each element counts the packets that find it (Linux 5.7). What a range has counted begins at 0
+    /// again when it is replaced.
+    pub counter: bool,
 }
 
 impl Set {
@@ -249,6 +252,22 @@ impl Value {
     /// A verdict with a comment.
     pub fn verdict(verdict: Verdict, comment: Option<Box<str>>) -> Value {
         Value::Verdict(Box::new(VerdictElement { verdict, comment }))
+    }
+}
+
+/// What an element of a set with `counter` has counted: the packets that rules have looked up, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, network headers included.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Count) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 

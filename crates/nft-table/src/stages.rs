@@ -42,7 +42,7 @@ impl<'a> Transaction<'a> {
         };
         let first = self.operations.iter().position(|operation| is_elements(&operation));
         let (declared, elements) = self.operations.split_at(first.unwrap_or(self.operations.len()));
-        let mut stages = Stages { table: self.table, stages: Vec::new(), room: 0 };
+        let mut stages = Stages { whole: self, stages: Vec::new(), room: 0 };
         stages.begin(declared.to_vec());
         let is_data = |operation: &&Operation<'_>| operation.is_data();
         let data: Vec<&Operation<'a>> = elements.iter().filter(is_data).collect();
@@ -124,16 +124,16 @@ impl<'a> Transaction<'a> {
 }
 
 /// Stages that are being filled.
-struct Stages<'a> {
-    table: &'a str,
+struct Stages<'s, 'a> {
+    whole: &'s Transaction<'a>,
     stages: Vec<Transaction<'a>>,
     /// How many elements the last one has room for.
     room: usize,
 }
 
-impl<'a> Stages<'a> {
+impl<'a> Stages<'_, 'a> {
     fn begin(&mut self, operations: Vec<Operation<'a>>) {
-        self.stages.push(Transaction { table: self.table, operations });
+        self.stages.push(self.whole.part(operations));
         self.room = MOST;
     }
 
@@ -229,8 +229,7 @@ mod tests {
             .operations
             .splice(1..1, [Operation::DeleteTable, Operation::AddTable(Ownership::Nobody)]);
         assert_eq!(replacing.stages().len(), 1);
-        let adding =
-            Transaction { table: "t", operations: large.changes().operations.split_off(1) };
+        let adding = Transaction::new("t", large.changes().operations.split_off(1));
         assert_eq!(adding.stages().len(), 1);
     }
 }

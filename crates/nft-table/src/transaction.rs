@@ -1,6 +1,8 @@
 //! The difference of two states, as operations that the kernel takes all together or not at all.
 
-use super::{Chain, Key, Lifetime, Rule, Set, SetData, Value};
+use super::{Chain, Count, Key, Lifetime, Rule, Set, SetData, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Who may change a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +101,23 @@ pub struct Transaction<'a> {
     /// What is done, in this order. What another library or program needs in the same transaction can be put in
     /// anywhere.
     pub operations: Vec<Operation<'a>>,
+    /// What elements that it adds have counted already; the others begin at 0.
+    pub counts: Arc<Counts>,
+}
+
+/// What elements have counted, by the name of their set and their key.
+pub type Counts = HashMap<Arc<str>, HashMap<Key, Count>>;
+
+impl<'a> Transaction<'a> {
+    /// Operations on the table of a name.
+    pub fn new(table: &'a str, operations: Vec<Operation<'a>>) -> Transaction<'a> {
+        Transaction { table, operations, counts: Arc::default() }
+    }
+
+    /// A part of it.
+    pub(crate) fn part(&self, operations: Vec<Operation<'a>>) -> Transaction<'a> {
+        Transaction { table: self.table, operations, counts: self.counts.clone() }
+    }
 }
 
 impl Transaction<'_> {

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 fn set(key: Vec<DataType>, data: SetData, interval: bool) -> Set {
     let flags = SetFlags { interval, dynamic: false };
-    Set { name: "s".into(), key, data, flags, type_of: None, size: None }
+    Set { name: "s".into(), key, data, flags, type_of: None, size: None, counter: false }
 }
 
 fn encode(operation: Operation<'_>) -> Result<Batch, EncodeError> {
     let operations = vec![Operation::AddTable(Ownership::Nobody), operation];
-    Batch::encode(&Transaction { table: "t", operations }, 1, None)
+    Batch::encode(&Transaction::new("t", operations), 1, None)
 }
 
 fn error(operation: Operation<'_>) -> EncodeError {
@@ -135,8 +135,7 @@ fn names_that_no_kernel_takes_are_refused() {
             assert_eq!(refused.cause, ShapeError::Interface(name.into()));
         }
     }
-    let transaction =
-        Transaction { table: &long, operations: vec![Operation::AddTable(Ownership::Nobody)] };
+    let transaction = Transaction::new(&long, vec![Operation::AddTable(Ownership::Nobody)]);
     assert!(Batch::encode(&transaction, 1, None).is_err());
     // Nor has the kernel such a chain.
     let chain = Chain::regular("c", vec![rule]);

@@ -28,6 +28,7 @@ fn add(table: &mut Table, name: &str, data: SetData, elements: Vec<(Key, Value)>
         flags: SetFlags::default(),
         type_of: None,
         size: None,
+        counter: false,
     };
     let id = table.add_set(set).unwrap();
     table.replace_elements(id, elements).unwrap();

@@ -5,11 +5,12 @@ use super::{Shared, answer};
 use crate::answers::{Query as Question, Unanswered};
 use crate::explain::Filter;
 use crate::health::Moment;
+use crate::model::ObjectName;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
 /// `/api/explain?address=10.96.0.10&port=53&protocol=UDP`, or `?service=namespace/name`; `&from=ADDRESS`: for that client.
@@ -37,6 +38,36 @@ pub async fn services(
             None => answer::not_found().await,
         },
         Err(error) => bad_request(&error),
+    }
+}
+
+/// Whose connections.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Whose {
+    /// `namespace/name` of Services, with commas between them; None: all.
+    services: Option<String>,
+}
+
+/// So many Services are counted by endpoint at a time.
+const SERVICES: usize = 100;
+
+/// `/api/connections`; `?services=namespace/name,namespace/name`: with their endpoints.
+pub async fn connections(
+    State(content): Shared,
+    whose: Result<Query<Whose>, QueryRejection>,
+) -> Response {
+    let Whose { services } = match whose {
+        Ok(Query(whose)) => whose,
+        Err(error) => return bad_request(&error),
+    };
+    let names = services.map(|services| {
+        let names = services.split(',').filter_map(|name| name.split_once('/'));
+        names.take(SERVICES).map(|(namespace, name)| ObjectName::new(namespace, name)).collect()
+    });
+    match &content.answers {
+        Some(answers) => respond(answers.connections(names).await),
+        None => answer::not_found().await,
     }
 }
 
@@ -78,7 +109,9 @@ fn respond(answered: Result<impl Serialize, Unanswered>) -> Response {
         Ok(_) => StatusCode::OK,
         Err(Unanswered::BadQuery(_)) => StatusCode::BAD_REQUEST,
         Err(Unanswered::NoService(_)) => StatusCode::NOT_FOUND,
-        Err(Unanswered::NotYet | Unanswered::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+        Err(Unanswered::NotYet | Unanswered::Busy | Unanswered::NotCounted(_)) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     match answered {
         Ok(answered) => answer::json(

@@ -37,6 +37,8 @@ pub struct Content {
     pub started: Moment,
     /// Who answers questions about Services; `None`: nobody, and there is no page that shows them.
     pub answers: Option<Answers>,
+    /// Who says what the kernel has counted, where connections are counted.
+    pub counted: Option<Answers>,
     pub node_name: String,
     /// `enableProfiling`: serve `/debug/`, with this to change the verbosity.
     pub profiling: Option<SetVerbosity>,
@@ -56,6 +58,7 @@ pub fn router(mut content: Content) -> Router {
         router = router
             .route("/api/explain", get(answers::explain))
             .route("/api/services", get(answers::services))
+            .route("/api/connections", get(answers::connections))
             .route("/api/status", get(answers::status))
             .route("/status", get(status::page));
     }
@@ -84,6 +87,18 @@ type Shared = State<Arc<Content>>;
 
 /// Reads `/proc` and may wait for what a scrape hook fetches, so it runs on a thread for blocking work.
 async fn metrics(State(content): Shared) -> Response {
+    if let Some(answers) = &content.counted {
+        match answers.connections(None).await {
+            Ok(counted) => {
+                content.metrics.connections.update(counted.ports.into_iter().map(|port| {
+                    let counts = [port.served, port.refused, port.dropped];
+                    ([port.namespace, port.name, port.port, port.protocol], counts)
+                }))
+            }
+            // They stay what they were.
+            Err(error) => tracing::debug!(%error, "connections are not counted for a scrape"),
+        }
+    }
     match tokio::task::spawn_blocking(move || content.metrics.render()).await {
         Ok(text) => answer::typed(EXPOSITION, text),
         Err(error) => {

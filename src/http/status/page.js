@@ -32,9 +32,11 @@ function samples(text) {
   return sums;
 }
 
+const COUNTED = 'Connections /s';
 const RATES = [
   ['Changes of Services /s', 'kubeproxy_sync_proxy_rules_service_changes_total'],
   ['Changes of EndpointSlices /s', 'kubeproxy_sync_proxy_rules_endpoint_changes_total'],
+  [COUNTED, 'kubeproxy_service_connections_total'],
   ['Syncs /s', 'kubeproxy_sync_proxy_rules_duration_seconds_count'],
   ['Refused transactions /s', 'kubeproxy_nftables_refused_transactions_total'],
   ['CPU, % of one', 'process_cpu_seconds_total', 100],
@@ -86,7 +88,8 @@ async function update() {
     at('numbers').replaceChildren(...numbers.map(([name, number, isBad]) =>
       make('div', [make('b', short(number), isBad && number > 0 ? 'bad' : ''), make('span', name, 'faint')])));
     if (before) {
-      at('charts').replaceChildren(...RATES.map(([name, metric, factor], index) => {
+      at('charts').replaceChildren(...RATES.flatMap(([name, metric, factor], index) => {
+        if (name === COUNTED && !(metric in now)) return [];
         const rate = ((now[metric] ?? 0) - (before.now[metric] ?? 0)) * 1000 / (time - before.time) * (factor ?? 1);
         history[index].push(Math.max(0, rate));
         history[index].splice(0, history[index].length - POINTS);
@@ -101,7 +104,7 @@ async function update() {
   }
 }
 
-let asked = 0;
+let asked = 0, counted = false;
 async function list() {
   const mine = ++asked;
   const parameters = new URLSearchParams({ offset, limit: PAGE, search: at('query').value.trim() });
@@ -110,6 +113,8 @@ async function list() {
     const found = await get(`/api/services?${parameters}`);
     if (mine !== asked) return;
     at('matched').textContent = `${found.matched} of ${found.total}`;
+    counted = found.services.some(service => service.connections !== null);
+    for (const column of document.getElementsByClassName('counted')) column.hidden = !counted;
     at('services').replaceChildren(...found.services.map(row));
     at('previous').disabled = offset === 0;
     at('next').disabled = offset + PAGE >= found.matched;
@@ -135,6 +140,8 @@ function row(service) {
     make('td', service.type),
     make('td', frontends),
     make('td', `${service.endpointsInUse} of ${service.endpoints}`),
+    ...(counted ? [make('td', short(service.connections)),
+      make('td', short(service.refused), service.refused > 0 ? 'bad' : '')] : []),
     make('td', policy + (service.affinitySeconds === null ? '' : ', ClientIP')),
   ]);
   if (service.problems.length) line.className = 'broken';

@@ -127,7 +127,7 @@ impl FakeKernel {
                 let Some((key, element)) = elements.iter().next() else { return };
                 let mut key = Key(key.0.clone());
                 key.0[0] = *byte;
-                let element = FakeElement { value: element.value.clone(), lifetime: None };
+                let element = FakeElement { lifetime: None, ..element.clone() };
                 elements.entry(key).or_insert(element);
                 self.touched.sets.insert(name);
             }

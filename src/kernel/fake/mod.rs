@@ -19,7 +19,7 @@ use super::nft::{Error, Kernel, OnTouch, Refusals, TableInfo, Touched};
 use crate::kernel::NetlinkError;
 use faults::{gapped, refusal};
 use nft_table::netlink::SnapshotChain;
-use nft_table::{Chain, Key, Lifetime, Set, Snapshot, SnapshotSet, Transaction, Value};
+use nft_table::{Chain, Count, Key, Lifetime, Set, Snapshot, SnapshotSet, Transaction, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use table::{Attempt, FakeElement, FakeTable};
@@ -148,7 +148,16 @@ impl FakeKernel {
     pub fn put(&mut self, table: &str, set: &str, key: Key, value: Value) {
         let table = self.tables.get_mut(table).expect("the table is there");
         let (_, elements) = table.sets.get_mut(set).expect("the set is there");
-        elements.insert(key, FakeElement { value, lifetime: None });
+        let count = Count::default();
+        elements.insert(key, FakeElement { value, lifetime: None, count });
+    }
+
+    /// Packets come: an element counts them.
+    pub fn count(&mut self, table: &str, set: &str, key: &Key, packets: u64) {
+        let table = self.tables.get_mut(table).expect("the table is there");
+        let (set, elements) = table.sets.get_mut(set).expect("the set is there");
+        let element = elements.get_mut(key).filter(|_| set.counter).expect("it counts");
+        element.count += Count { packets, bytes: 60 * packets };
     }
 
     /// Lets time pass: elements expire.
@@ -234,6 +243,19 @@ impl Kernel for FakeKernel {
         let there = self.set(table, set)?;
         let value = |key: &&Key| there.get(*key).map(|element| element.value.clone());
         Ok(keys.iter().map(value).collect())
+    }
+
+    fn counts(
+        &mut self,
+        table: &str,
+        set: &Set,
+        keys: &[&Key],
+    ) -> Result<Vec<Option<(Value, Count)>>, Error> {
+        self.before_read(table)?;
+        let there = self.set(table, set)?;
+        let counted =
+            |key: &&Key| there.get(*key).map(|element| (element.value.clone(), element.count));
+        Ok(keys.iter().map(counted).collect())
     }
 
     fn has_catch_all(&mut self, table: &str, set: &Set) -> Result<bool, Error> {
@@ -329,6 +351,7 @@ impl FakeKernel {
             name: transaction.table,
             port: self.port,
             next_handle: self.next_handle,
+            counts: &transaction.counts,
             refused: &self.refused,
             refusals: Vec::new(),
         };

@@ -1,7 +1,7 @@
 //! A table of the kernel in memory, and what transactions do to it.
 
 use crate::kernel::nft::Refusal;
-use nft_table::{Chain, Key, Lifetime, Operation, Ownership, Rule, Set, Value};
+use nft_table::{Chain, Count, Counts, Key, Lifetime, Operation, Ownership, Rule, Set, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ pub(super) struct FakeElement {
     pub value: Value,
     /// None if it never expires.
     pub lifetime: Option<Lifetime>,
+    pub count: Count,
 }
 
 /// A transaction on a copy of the table.
@@ -30,6 +31,8 @@ pub(super) struct Attempt<'a> {
     /// Who makes it.
     pub port: u32,
     pub next_handle: u64,
+    /// What elements have counted already.
+    pub counts: &'a Counts,
     pub refused: &'a BTreeMap<(String, Key), i32>,
     /// Elements that are there in some table are not refused.
     pub there: &'a [(&'a Key, &'a Value)],
@@ -152,7 +155,9 @@ impl Attempt<'_> {
         if set.is_plain_interval() && elements.keys().any(overlaps) {
             return Err(libc::EEXIST);
         }
-        let element = FakeElement { value: value.clone(), lifetime };
+        let counted = self.counts.get(&set.name).and_then(|counts| counts.get(key));
+        let count = counted.filter(|_| set.counter).copied().unwrap_or_default();
+        let element = FakeElement { value: value.clone(), lifetime, count };
         match elements.insert(key.clone(), element) {
             Some(before) if before.value != *value => Err(libc::EEXIST),
             _ => Ok(()),

@@ -24,6 +24,7 @@ fn table() -> Table {
         flags: SetFlags { interval: false, dynamic: false },
         type_of: None,
         size: None,
+        counter: false,
     };
     table.add_set(ports).unwrap();
     let accept = Rule::new(vec![Statement::Verdict(Verdict::Accept)]);
@@ -83,6 +84,7 @@ fn what_expires_is_gone_when_its_time_has_passed() {
         flags: SetFlags { interval: false, dynamic: true },
         type_of: None,
         size: Some(10),
+        counter: false,
     };
     let ports = Set { name: "ports".into(), flags: SetFlags::default(), ..clients.clone() };
     let seconds = Duration::from_secs;
@@ -97,7 +99,7 @@ fn what_expires_is_gone_when_its_time_has_passed() {
         Operation::AddSet(&ports),
         Operation::AddExpiring { set: &clients, elements },
     ];
-    kernel.commit(&Transaction { table: "t", operations }).unwrap();
+    kernel.commit(&Transaction::new("t", operations)).unwrap();
     kernel.put("t", "clients", key(3), Value::Member);
     kernel.pass(seconds(60));
     let left = [(second.clone(), Value::Member, lifetime(20))];
@@ -106,7 +108,7 @@ fn what_expires_is_gone_when_its_time_has_passed() {
 
     let elements = vec![(&first, member, lifetime(50))];
     let operations = vec![Operation::AddExpiring { set: &ports, elements }];
-    let error = kernel.commit(&Transaction { table: "t", operations }).unwrap_err();
+    let error = kernel.commit(&Transaction::new("t", operations)).unwrap_err();
     assert_eq!(error.refusals()[0].key.as_ref(), Some(&first), "{error}");
 }
 

@@ -8,7 +8,7 @@ use netlink_packet_core::DecodeError;
 use nft_table::netlink::dump::ElementReader;
 use nft_table::netlink::numbers::message;
 use nft_table::netlink::{self, Writer};
-use nft_table::{Key, Lifetime, Set, Value};
+use nft_table::{Count, Key, Lifetime, Set, Value};
 
 /// Keys in one request. Each answer takes a buffer of its own in the receive buffer of the socket.
 const KEYS: usize = 256;
@@ -19,7 +19,7 @@ impl Nft {
         table: &str,
         set: &Set,
         keys: &[&Key],
-    ) -> Result<Vec<Option<Value>>, Error> {
+    ) -> Result<Vec<Option<(Value, Count)>>, Error> {
         let mut found = Vec::with_capacity(keys.len());
         let mut most = KEYS;
         while found.len() < keys.len() {
@@ -48,7 +48,7 @@ impl Nft {
         table: &str,
         set: &Set,
         keys: &[&Key],
-        found: &mut Vec<Option<Value>>,
+        found: &mut Vec<Option<(Value, Count)>>,
     ) -> Result<bool, Error> {
         let what = format!("looking up elements of set inet {table} {}", set.name);
         let mut reader = ElementReader::new(set);
@@ -62,7 +62,7 @@ impl Nft {
             reader.read(attributes)?;
             match (reader.last(), asked.next()) {
                 (Some((key, value)), Some(wanted)) if key == *wanted => {
-                    found.push(Some(value.clone()));
+                    found.push(Some((value.clone(), reader.last_count())));
                     Ok(())
                 }
                 _ => Err(DecodeError::from("the kernel answers with another element")),

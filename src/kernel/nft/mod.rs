@@ -30,7 +30,7 @@ use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nft_table::netlink::numbers::{self, INET, message};
 use nft_table::netlink::{Batch, Writer, walk};
-use nft_table::{Key, Lifetime, Set, Snapshot, Transaction, Value};
+use nft_table::{Count, Key, Lifetime, Set, Snapshot, Transaction, Value};
 use std::io;
 
 /// Room for the errors of a transaction, in bytes.
@@ -72,6 +72,14 @@ pub trait Kernel {
         set: &Set,
         keys: &[&Key],
     ) -> Result<Vec<Option<Value>>, Error>;
+
+    /// The same with what each has counted, in a set with `counter`.
+    fn counts(
+        &mut self,
+        table: &str,
+        set: &Set,
+        keys: &[&Key],
+    ) -> Result<Vec<Option<(Value, Count)>>, Error>;
 
     /// Whether a set has an element that stands for all keys (`*` in nft), which has no key of its own.
     fn has_catch_all(&mut self, table: &str, set: &Set) -> Result<bool, Error>;
@@ -337,6 +345,16 @@ impl Kernel for Nft {
         set: &Set,
         keys: &[&Key],
     ) -> Result<Vec<Option<Value>>, Error> {
+        let found = self.look_up(table, set, keys)?;
+        Ok(found.into_iter().map(|there| there.map(|(value, _)| value)).collect())
+    }
+
+    fn counts(
+        &mut self,
+        table: &str,
+        set: &Set,
+        keys: &[&Key],
+    ) -> Result<Vec<Option<(Value, Count)>>, Error> {
         self.look_up(table, set, keys)
     }
 

@@ -19,7 +19,7 @@ impl Nft {
     pub(super) fn try_out(&mut self, transaction: &Transaction<'_>) -> Result<(), Error> {
         let mut operations = transaction.operations.clone();
         operations.push(Operation::DeleteChain(NEVER));
-        let tried = Transaction { table: transaction.table, operations };
+        let tried = Transaction::new(transaction.table, operations);
         match self.commit_at(&tried, None) {
             Err(Error::Refused(Refusals(mut refusals))) => {
                 refusals.retain(|refusal| !is_deliberate(refusal));
@@ -46,7 +46,7 @@ impl Nft {
 
     /// Whether the kernel knows how to do this.
     fn probe(&mut self, operations: Vec<Operation<'_>>) -> Result<bool, Error> {
-        match self.try_out(&Transaction { table: TABLE, operations }) {
+        match self.try_out(&Transaction::new(TABLE, operations)) {
             Ok(()) => Ok(true),
             Err(error) if error.fault() == Fault::Content => Ok(false),
             Err(error) => Err(error),
@@ -70,7 +70,7 @@ impl Nft {
             let add = |rule| Operation::AddRule { chain: &chain.name, rule };
             operations.extend(chain.rules.iter().map(add));
         }
-        let error = match self.try_out(&Transaction { table: TABLE, operations }) {
+        let error = match self.try_out(&Transaction::new(TABLE, operations)) {
             Err(error @ Error::Refused(_)) => error,
             Err(error) => return Err(error),
             Ok(()) => return Ok(Vec::new()),
@@ -101,6 +101,7 @@ fn sets() -> Vec<Set> {
         flags: SetFlags { interval, dynamic: false },
         type_of: None,
         size: None,
+        counter: false,
     };
     let backend = || SetData::Fields(vec![Ipv4Address, InetService]);
     let mut dynamic = set("dynamic", &[Ipv4Address], backend(), false);

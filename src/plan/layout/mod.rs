@@ -18,7 +18,7 @@ pub use rules::{
     MASQUERADE_ALWAYS, MASQUERADE_FROM_NODE, REJECT, REJECTED_AT_LOCALHOST, Uses, chains,
     is_base_chain, localhost_chain,
 };
-pub use sets::{Bank, KeyStart, SetKind, SetName, Sets, address_type};
+pub use sets::{Bank, Counting, KeyStart, SetKind, SetName, Sets, address_type};
 
 use nft_table::{Expression, Family};
 

@@ -135,6 +135,31 @@ impl SetKind {
     }
 }
 
+/// Which connections are counted: new ones, by the elements that they are looked up in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counting {
+    #[default]
+    Off,
+    /// By frontend, and so by Service port.
+    Service,
+    /// Also by endpoint.
+    Endpoint,
+}
+
+impl Counting {
+    /// Whether elements of such sets count.
+    const fn counts(self, kind: SetKind) -> bool {
+        match kind {
+            SetKind::ServiceIps | SetKind::ServiceNodeports => !matches!(self, Counting::Off),
+            SetKind::ClusterEndpoints
+            | SetKind::LocalEndpoints
+            | SetKind::NodeportClusterEndpoints
+            | SetKind::NodeportLocalEndpoints => matches!(self, Counting::Endpoint),
+            _ => false,
+        }
+    }
+}
+
 /// How the keys of a set begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyStart {
@@ -210,7 +235,7 @@ impl SetName {
     }
 
     /// How it is declared.
-    pub fn declaration(self) -> Set {
+    pub fn declaration(self, counting: Counting) -> Set {
         use DataType::{InetProto, InetService, Slot};
         let address = address_type(self.family);
         let start: &[DataType] = match self.kind.key() {
@@ -253,7 +278,15 @@ impl SetName {
             flags: SetFlags { interval, dynamic: false },
             type_of: is_slots.then(|| (self.slot_key(2), self.endpoint())),
             size: None,
+            counter: counting.counts(self.kind),
         }
+    }
+
+    /// Whether it is declared like this, whatever is counted.
+    pub fn is_declared_as(self, set: &Set) -> bool {
+        [Counting::Off, Counting::Endpoint]
+            .iter()
+            .any(|counting| self.declaration(*counting) == *set)
     }
 
     /// What a balancing chain looks up: the frontend, and a random number below `modulus`. In the declaration of

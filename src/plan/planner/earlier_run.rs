@@ -1,7 +1,7 @@
 //! What an earlier run left in the kernel: where its backends stand, so that a restart moves none.
 
 use super::Planner;
-use crate::plan::layout::{Balancing, Bank, SetKind, SetName, is_base_chain};
+use crate::plan::layout::{Balancing, Bank, Counting, SetKind, SetName, is_base_chain};
 use crate::plan::pods::Pods;
 use crate::plan::{Backend, PlannedFrontend, elements};
 use hashbrown::HashMap;
@@ -24,7 +24,9 @@ pub(super) struct EarlierSlots {
 /// piece by piece.
 pub fn is_this_layout(there: &Snapshot) -> bool {
     let fits = |(name, set): (&Arc<str>, &SnapshotSet)| {
-        SetName::parse(name).is_none_or(|known| set.set.as_ref() == Some(&known.declaration()))
+        let is_known =
+            |known: SetName| set.set.as_ref().is_some_and(|set| known.is_declared_as(set));
+        SetName::parse(name).is_none_or(is_known)
     };
     let is_known = |(name, chain): (&Arc<str>, &SnapshotChain)| {
         !chain.is_foreign && chain.base.as_ref().is_none_or(|base| is_base_chain(name, base))
@@ -39,13 +41,31 @@ impl Planner {
         known.for_each(|name| self.writer.know_set(name));
     }
 
+    /// Counts from now on what the kernel counts already.
+    pub fn count_as(&mut self, there: &Snapshot) {
+        let counted = there
+            .sets
+            .iter()
+            .filter(|(_, there)| there.set.as_ref().is_some_and(|set| set.counter));
+        let kinds: Vec<SetKind> =
+            counted.filter_map(|(name, _)| SetName::parse(name)).map(|name| name.kind).collect();
+        self.settings.counting = if SetKind::SLOTS.iter().any(|slots| kinds.contains(slots)) {
+            Counting::Endpoint
+        } else if !kinds.is_empty() {
+            Counting::Service
+        } else {
+            Counting::Off
+        };
+        self.writer.set_counting(self.settings.counting);
+    }
+
     /// Learns from what an earlier run left in the kernel, before the first [`Planner::plan`]: which
     /// backend stands in which slot, and shared chains. So a restart changes nothing.
     pub fn learn_from(&mut self, snapshot: &Snapshot) {
         for (name, there) in &snapshot.sets {
             let set = SetName::parse(name).filter(|set| SetKind::SLOTS.contains(&set.kind));
             let Some(set) = set else { continue };
-            if there.set.as_ref() == Some(&set.declaration()) {
+            if there.set.as_ref().is_some_and(|there| set.is_declared_as(there)) {
                 there.elements.iter().for_each(|(key, value)| {
                     note_slot(&mut self.earlier_run, set, key, value);
                 });

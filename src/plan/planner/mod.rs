@@ -155,7 +155,7 @@ impl Planner {
         let pods = Pods::new(&settings, None);
         let here = Here { node_name: settings.node_name.clone(), zone: None };
         Planner {
-            writer: Writer::new(pods, settings.masquerade_all),
+            writer: Writer::new(pods, settings.masquerade_all, settings.counting),
             names: ChainNames::default(),
             settings,
             here,

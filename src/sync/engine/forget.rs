@@ -146,6 +146,6 @@ impl<K: Kernel> Engine<K> {
             true => Operation::DestroyElements { set, keys },
             false => Operation::DeleteElements { set, keys },
         };
-        self.kernel.commit(&Transaction { table: TABLE, operations: vec![operation] })
+        self.kernel.commit(&Transaction::new(TABLE, vec![operation]))
     }
 }

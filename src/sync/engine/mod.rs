@@ -15,6 +15,7 @@
 //! So at every commit each Service is served that was served before and is still wanted.
 
 mod blame;
+mod counts;
 mod disputes;
 mod forget;
 mod look;
@@ -30,7 +31,8 @@ use crate::memory;
 use crate::metrics::kernel::Rebuild;
 use crate::model::{Change, ObjectName};
 use crate::plan::layout::INTERIM;
-use crate::plan::{Effects, Planner, Settings};
+use crate::plan::{Aside, Counting, Effects, Planner, Settings};
+use counts::{Carried, carry};
 pub use disputes::Shortage;
 use forget::{Forget, Purges};
 use ipnet::IpNet;
@@ -95,6 +97,8 @@ pub struct Engine<K> {
     /// There may be a table beside, from the replacement of another one.
     has_interim: bool,
     triggers: Vec<(Family, i64)>,
+    /// What frontends counted before they led elsewhere.
+    aside: Aside,
     /// Since they were taken last.
     transactions: Transactions,
 }
@@ -124,6 +128,7 @@ impl<K: Kernel> Engine<K> {
             // A run that was killed may have left it.
             has_interim: true,
             triggers: Vec::new(),
+            aside: Aside::default(),
             transactions: Transactions::default(),
         }
     }
@@ -140,7 +145,12 @@ impl<K: Kernel> Engine<K> {
 
     /// The plan and what it was made for, to look at.
     pub fn view(&self) -> View<'_> {
-        View { planner: &self.planner, addresses: &self.addresses, is_running: self.running }
+        View {
+            planner: &self.planner,
+            addresses: &self.addresses,
+            aside: &self.aside,
+            is_running: self.running,
+        }
     }
 
     /// The kernel, to look at.
@@ -325,6 +335,12 @@ impl<K: Kernel> Engine<K> {
             }
         }
         let is_new = !table.is_present();
+        let mut carried = Carried::default();
+        if self.planner.settings().counting != Counting::Off {
+            let (counts, of) = carry(&mut self.kernel, &self.aside, &transaction);
+            transaction.counts = Arc::new(counts);
+            carried = of;
+        }
         self.standing.fence(&mut transaction);
         let start = Instant::now();
         match self.kernel.commit(&transaction) {
@@ -332,6 +348,7 @@ impl<K: Kernel> Engine<K> {
                 self.transactions.committed.push((operations, start.elapsed()));
                 self.planner.table_mut().committed();
                 self.standing.committed();
+                carried.note(&mut self.aside);
                 if is_new {
                     self.note_handle();
                 }

@@ -117,7 +117,7 @@ impl<K: Kernel> Engine<K> {
             }
             None if owns && there.persists => {
                 let operations = vec![Operation::AddTable(Ownership::OwnedPersistent)];
-                self.kernel.commit(&Transaction { table: TABLE, operations })?;
+                self.kernel.commit(&Transaction::new(TABLE, operations))?;
             }
             None if owns => return Ok(There::Other),
             _ => {}

@@ -6,7 +6,9 @@ use super::numbers::{self, element as element_number, message};
 use super::subject::{Message, Subject};
 use super::writer::{Open, OpenMessage, Writer};
 use crate::shape::{Shape, check_name, check_rule, check_word};
-use crate::{Key, Lifetime, Operation, Ownership, Rule, Set, ShapeError, Transaction, Value};
+use crate::{
+    Counts, Key, Lifetime, Operation, Ownership, Rule, Set, ShapeError, Transaction, Value,
+};
 use netlink_packet_core::{
     Emitable, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
 };
@@ -60,6 +62,7 @@ impl Batch {
     ) -> Result<Batch, EncodeError> {
         let mut encoder = Encoder {
             table: transaction.table,
+            counts: &transaction.counts,
             writer: Writer::with_capacity(estimate(transaction)),
             first_sequence,
             messages: Vec::new(),
@@ -141,6 +144,7 @@ fn estimate(transaction: &Transaction<'_>) -> usize {
 
 struct Encoder<'a> {
     table: &'a str,
+    counts: &'a Counts,
     writer: Writer,
     first_sequence: u32,
     messages: Vec<Message>,
@@ -312,6 +316,7 @@ impl Encoder<'_> {
     fn add_elements(&mut self, set: &Set, elements: &[(&Key, &Value)]) -> Result<(), ShapeError> {
         set.check()?;
         let shape = Shape::of(set);
+        let counts = self.counts.get(&set.name).filter(|_| set.counter);
         let mut list = List::new(message::NEW_ELEMENTS, ADD, &set.name, None);
         for (index, (key, value)) in elements.iter().enumerate() {
             let fits = shape.check_key(key).and_then(|()| shape.check_value(value));
@@ -324,6 +329,8 @@ impl Encoder<'_> {
                     }
                     shape.write_range(writer, key, value);
                 });
+            } else if let Some(count) = counts.and_then(|counts| counts.get(*key)) {
+                list.add(self, index, |writer| shape.write_counted(writer, key, value, *count));
             } else {
                 list.add(self, index, |writer| shape.write(writer, key, Some(value)));
             }

@@ -1,7 +1,9 @@
 //! Sets and chains as netlink attributes.
 
 use super::expressions::ANONYMOUS_SET;
-use super::numbers::{LIST_ELEMENT, chain as chain_number, set as set_number};
+use super::numbers::{
+    LIST_ELEMENT, chain as chain_number, counter, rule as rule_number, set as set_number,
+};
 use super::userdata;
 use crate::shape::fields_len;
 use crate::{Chain, DataType, Set, SetData};
@@ -43,6 +45,16 @@ pub fn set(table: &str, set: &Set, id: u32) -> Vec<SetAttribute> {
         attributes.push(SetAttribute::Description(description));
     }
     attributes.push(SetAttribute::UserData(userdata::of_set(set)));
+    if set.counter {
+        let name = DefaultNla::new(
+            rule_number::EXPRESSION_NAME,
+            [counter::NAME.as_bytes(), &[0]].concat(),
+        );
+        let data = DefaultNla::new(rule_number::EXPRESSION_DATA | NLA_F_NESTED, Vec::new());
+        let counter = [name, data].iter().flat_map(bytes).collect();
+        let number = set_number::EXPRESSION | NLA_F_NESTED;
+        attributes.push(SetAttribute::Other(DefaultNla::new(number, counter)));
+    }
     attributes
 }
 
@@ -51,9 +63,14 @@ pub fn set(table: &str, set: &Set, id: u32) -> Vec<SetAttribute> {
 fn field(field: &DataType) -> DefaultNla {
     let len = (field.len() as u32).to_be_bytes().to_vec();
     let len = DefaultNla::new(set_number::FIELD_LEN, len);
-    let mut bytes = vec![0; len.buffer_len()];
-    len.emit(&mut bytes);
-    DefaultNla::new(LIST_ELEMENT | NLA_F_NESTED, bytes)
+    DefaultNla::new(LIST_ELEMENT | NLA_F_NESTED, bytes(&len))
+}
+
+/// An attribute, padded.
+fn bytes(attribute: &DefaultNla) -> Vec<u8> {
+    let mut bytes = vec![0; attribute.buffer_len()];
+    attribute.emit(&mut bytes);
+    bytes
 }
 
 /// The declaration of an anonymous set of protocol numbers.

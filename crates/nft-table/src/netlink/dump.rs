@@ -5,8 +5,8 @@ use super::userdata;
 use super::walk::{self, attributes, string, walk};
 use crate::shape::Shape;
 use crate::{
-    BaseChain, ChainType, Data, DataType, Hook, Key, Lifetime, Set, SetData, SetFlags, Value,
-    Verdict, VerdictElement,
+    BaseChain, ChainType, Count, Data, DataType, Hook, Key, Lifetime, Set, SetData, SetFlags,
+    Value, Verdict, VerdictElement,
 };
 use hashbrown::HashSet;
 use netlink_packet_core::DecodeError;
@@ -39,7 +39,7 @@ fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 pub fn set(bytes: &[u8]) -> Result<DumpedSet, DecodeError> {
     let mut name = "";
     let (mut flags, mut key_type, mut data_type) = (0, 0, None);
-    let (mut size, mut count, mut more) = (None, None, false);
+    let (mut size, mut count, mut more, mut has_counter) = (None, None, false, false);
     let mut declaration = userdata::Declaration::default();
     for attribute in walk(bytes) {
         let (kind, value) = attribute?;
@@ -53,6 +53,8 @@ pub fn set(bytes: &[u8]) -> Result<DumpedSet, DecodeError> {
             }
             set_number::COUNT => count = Some(walk::number(value)?),
             set_number::USER_DATA => declaration = userdata::declaration(value),
+            set_number::EXPRESSION if is_counter(value) => has_counter = true,
+            set_number::EXPRESSION | set_number::EXPRESSIONS => more = true,
             // A policy, a timeout of its own.
             set_number::POLICY => more |= walk::number(value)? != 0,
             set_number::TIMEOUT => more = true,
@@ -62,8 +64,25 @@ pub fn set(bytes: &[u8]) -> Result<DumpedSet, DecodeError> {
     more |= declaration.more;
     let set =
         (!more).then(|| declared(name, flags, key_type, data_type, size, declaration)).flatten();
+    let set = set.map(|set| Set { counter: has_counter, ..set });
     let is_anonymous = flags & set_number::ANONYMOUS != 0;
     Ok(DumpedSet { name: name.to_owned(), is_anonymous, set, count })
+}
+
+/// Whether an expression is a counter.
+fn is_counter(expression: &[u8]) -> bool {
+    find(expression, numbers::rule::EXPRESSION_NAME).map(string) == Some(numbers::counter::NAME)
+}
+
+/// What a counter has counted, if the expression is one.
+fn count(expression: &[u8]) -> Option<Count> {
+    let data =
+        find(expression, numbers::rule::EXPRESSION_DATA).filter(|_| is_counter(expression))?;
+    let number = |kind| Some(u64::from_be_bytes(find(data, kind)?.try_into().ok()?));
+    Some(Count {
+        packets: number(numbers::counter::PACKETS)?,
+        bytes: number(numbers::counter::BYTES)?,
+    })
 }
 
 /// The declaration that makes such a set, if there is one.
@@ -98,6 +117,7 @@ fn declared(
         },
         type_of,
         size,
+        counter: false,
     };
     // Nothing may be set that the declaration does not say.
     let mut expected = 0;
@@ -189,13 +209,7 @@ pub fn rule(bytes: &[u8]) -> (&str, &[u8]) {
 
 /// The packets that the counter among the expressions of a rule has counted, if there is one.
 pub fn counter(expressions: &[u8]) -> Option<u64> {
-    /// `NFTA_COUNTER_PACKETS`
-    const PACKETS: u16 = 2;
-    let name = |expression| find(expression, numbers::rule::EXPRESSION_NAME).map(string);
-    let (_, counter) =
-        attributes(expressions).find(|(_, expression)| name(expression) == Some("counter"))?;
-    let packets = find(find(counter, numbers::rule::EXPRESSION_DATA)?, PACKETS)?;
-    packets.try_into().ok().map(u64::from_be_bytes)
+    attributes(expressions).find_map(|(_, expression)| count(expression)).map(|count| count.packets)
 }
 
 /// The protocol numbers in the elements of an anonymous set, in rising order.
@@ -219,6 +233,8 @@ pub struct ElementReader<'a> {
     elements: Vec<(Key, Value)>,
     /// Of a dynamic set, those of the elements that do expire.
     lifetimes: Vec<Option<Lifetime>>,
+    /// What the element that was read last has counted.
+    count: Count,
     /// Of ranges of a single field the kernel has starts and ends: key, whether it is an end, value.
     bounds: Vec<(SmallVec<[u8; 16]>, bool, Value)>,
     /// Names of chains, each once.
@@ -234,6 +250,7 @@ impl<'a> ElementReader<'a> {
             shape: Shape::of(set),
             elements: Vec::new(),
             lifetimes: Vec::new(),
+            count: Count::default(),
             bounds: Vec::new(),
             chains: HashSet::new(),
             has_catch_all: false,
@@ -248,6 +265,11 @@ impl<'a> ElementReader<'a> {
     /// The element that was read last.
     pub fn last(&self) -> Option<&(Key, Value)> {
         self.elements.last()
+    }
+
+    /// What that has counted; nothing in a set without `counter`.
+    pub fn last_count(&self) -> Count {
+        self.count
     }
 
     /// Reads the attributes of a `NFT_MSG_NEWSETELEM`.
@@ -266,6 +288,7 @@ impl<'a> ElementReader<'a> {
         let (mut key, mut key_end): (&[u8], _) = (&[], None);
         let (mut data, mut flags, mut comment) = (None, 0, None);
         let (mut timeout, mut expires) = (None, None);
+        self.count = Count::default();
         for attribute in walk(bytes) {
             let (kind, value) = attribute?;
             match kind {
@@ -273,6 +296,7 @@ impl<'a> ElementReader<'a> {
                 number::KEY_END => key_end = find(value, number::VALUE),
                 number::DATA => data = Some(value),
                 number::FLAGS => flags = walk::number(value)?,
+                number::EXPRESSION => self.count = count(value).unwrap_or_default(),
                 number::TIMEOUT => timeout = Some(milliseconds(value)?),
                 number::EXPIRATION => expires = Some(milliseconds(value)?),
                 number::USER_DATA => {

@@ -2,10 +2,10 @@
 //! have hundreds of thousands.
 
 use super::expressions::verdict_code;
-use super::numbers::{LIST_ELEMENT, element as number};
+use super::numbers::{LIST_ELEMENT, counter, element as number, rule as rule_number};
 use super::writer::Writer;
 use crate::shape::Shape;
-use crate::{Key, Lifetime, Value, VerdictElement};
+use crate::{Count, Key, Lifetime, Value, VerdictElement};
 use smallvec::SmallVec;
 use std::time::Duration;
 
@@ -36,6 +36,21 @@ impl Shape {
         if let Some(value) = value {
             self.write_value(out, value, false);
         }
+        out.close(element);
+    }
+
+    /// Writes an element that has counted something already, in a set with `counter`.
+    pub fn write_counted(self, out: &mut Writer, key: &Key, value: &Value, count: Count) {
+        let element = out.open(LIST_ELEMENT);
+        write_data(out, number::KEY, self.first(key));
+        self.write_value(out, value, false);
+        let expression = out.open(number::EXPRESSION);
+        out.string(rule_number::EXPRESSION_NAME, counter::NAME);
+        let data = out.open(rule_number::EXPRESSION_DATA);
+        out.attribute(counter::BYTES, &count.bytes.to_be_bytes());
+        out.attribute(counter::PACKETS, &count.packets.to_be_bytes());
+        out.close(data);
+        out.close(expression);
         out.close(element);
     }
 

@@ -131,6 +131,10 @@ pub mod set {
     pub const TIMEOUT: u16 = 11;
     /// `NFTA_SET_USERDATA`
     pub const USER_DATA: u16 = 13;
+    /// `NFTA_SET_EXPR`: what each element gets.
+    pub const EXPRESSION: u16 = 17;
+    /// `NFTA_SET_EXPRESSIONS`: the same, where there are several.
+    pub const EXPRESSIONS: u16 = 18;
     /// `NFTA_SET_COUNT`, of newer kernels.
     pub const COUNT: u16 = 20;
     /// `NFTA_SET_DESC_SIZE`
@@ -175,6 +179,8 @@ pub mod element {
     pub const EXPIRATION: u16 = 5;
     /// `NFTA_SET_ELEM_USERDATA`
     pub const USER_DATA: u16 = 6;
+    /// `NFTA_SET_ELEM_EXPR`
+    pub const EXPRESSION: u16 = 7;
     /// `NFTA_SET_ELEM_KEY_END`
     pub const KEY_END: u16 = 10;
     /// `NFT_SET_ELEM_INTERVAL_END`
@@ -197,6 +203,16 @@ pub mod element {
     pub const USER_FLAGS: u8 = 1;
     /// nft's `SET_ELEM_F_INTERVAL_OPEN`: the range reaches to the largest value.
     pub const INTERVAL_OPEN: u32 = 1;
+}
+
+/// Attributes of what `counter` has counted (`linux/netfilter/nf_tables.h`).
+pub mod counter {
+    /// Name of the expression.
+    pub const NAME: &str = "counter";
+    /// `NFTA_COUNTER_BYTES`
+    pub const BYTES: u16 = 1;
+    /// `NFTA_COUNTER_PACKETS`
+    pub const PACKETS: u16 = 2;
 }
 
 /// Verdict codes (`enum nft_verdicts`, `linux/netfilter.h`).

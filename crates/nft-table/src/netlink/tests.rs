@@ -8,8 +8,8 @@ use super::{Batch, SnapshotChain, Subject, Writer, userdata};
 use crate::Family;
 use crate::example::example;
 use crate::{
-    Constant, Data, DataType, Expression, Key, Lifetime, Operation, Ownership, Reject, Rule, Set,
-    SetData, SetFlags, Statement, Transaction, Value, Verdict,
+    Constant, Count, Counts, Data, DataType, Expression, Key, Lifetime, Operation, Ownership,
+    Reject, Rule, Set, SetData, SetFlags, Statement, Transaction, Value, Verdict,
 };
 use netlink_packet_core::{NLM_F_ACK, NetlinkBuffer};
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,6 +23,7 @@ fn set(key: &[DataType], data: SetData, interval: bool) -> Set {
         flags: SetFlags { interval, dynamic: false },
         type_of: None,
         size: None,
+        counter: false,
     }
 }
 
@@ -75,7 +76,7 @@ fn add(set: &Set, elements: &[(Key, Value)], first_sequence: u32) -> Batch {
     let elements = elements.iter().map(|(key, value)| (key, value)).collect();
     let operations =
         vec![Operation::AddTable(Ownership::Nobody), Operation::AddElements { set, elements }];
-    Batch::encode(&Transaction { table: "t", operations }, first_sequence, None).unwrap()
+    Batch::encode(&Transaction::new("t", operations), first_sequence, None).unwrap()
 }
 
 /// Expressions as `name kind=value ...`, one a line.
@@ -126,7 +127,7 @@ fn add_expiring(client: &(Key, Value, Lifetime)) -> Batch {
     let (key, value, lifetime) = client;
     let elements = vec![(key, value, *lifetime)];
     let operations = vec![Operation::AddExpiring { set: &set, elements }];
-    Batch::encode(&Transaction { table: "t", operations }, 1, None).unwrap()
+    Batch::encode(&Transaction::new("t", operations), 1, None).unwrap()
 }
 
 /// As nft 1.0.6 sends `192.0.2.7 timeout 3h expires 1h : 10.244.0.11 . 8080`.
@@ -136,6 +137,31 @@ const CLIENT: &str = "0c0004000000000000a4cb800c00050000000000\
 #[test]
 fn expiring_elements_are_those_of_nft() {
     assert_eq!(elements(&add_expiring(&client(10_800_000, 3_600_000))), [CLIENT]);
+}
+
+#[test]
+fn an_element_goes_on_from_what_it_has_counted() {
+    let set = Set { counter: true, ..set(&[DataType::InetService], SetData::None, false) };
+    let keys = [80, 443].map(|port| Key::builder().port(port).build());
+    let count = Count { packets: 3, bytes: 180 };
+    let counts: Counts = [(set.name.clone(), [(keys[0].clone(), count)].into())].into();
+    for (key, expected) in [(&keys[0], count), (&keys[1], Count::default())] {
+        let elements = vec![(key, &Value::Member)];
+        let mut transaction =
+            Transaction::new("t", vec![Operation::AddElements { set: &set, elements }]);
+        transaction.counts = counts.clone().into();
+        let batch = Batch::encode(&transaction, 1, None).unwrap();
+        let mut reader = ElementReader::new(&set);
+        for (kind, _, _, payload) in messages(&batch) {
+            if kind == message::NEW_ELEMENTS {
+                reader.read(&payload).unwrap();
+            }
+        }
+        assert_eq!(
+            (reader.last_count(), reader.last()),
+            (expected, Some(&(key.clone(), Value::Member)))
+        );
+    }
 }
 
 #[test]
@@ -275,7 +301,7 @@ fn an_offset_names_the_range() {
 fn an_offset_names_the_expression() {
     let rule = Rule::new(vec![Statement::Reject(Reject::Family(Family::V4))]);
     let operations = vec![Operation::AddRule { chain: "c", rule: &rule }];
-    let batch = Batch::encode(&Transaction { table: "t", operations }, 1, None).unwrap();
+    let batch = Batch::encode(&Transaction::new("t", operations), 1, None).unwrap();
     let expression = |offset| batch.subject(2, Some(offset)).unwrap().expression;
     // Expressions of 36 and 44 bytes after 20 bytes of headers and 20 of names and the list's header.
     assert_eq!(expression(40).as_deref(), Some("meta"));
@@ -285,8 +311,7 @@ fn an_offset_names_the_expression() {
 
 #[test]
 fn a_batch_can_be_for_a_generation() {
-    let transaction =
-        Transaction { table: "t", operations: vec![Operation::AddTable(Ownership::Nobody)] };
+    let transaction = Transaction::new("t", vec![Operation::AddTable(Ownership::Nobody)]);
     let batch = Batch::encode(&transaction, 1, Some(0x1234)).unwrap();
     assert_eq!(hex(&messages(&batch)[0].3), "0800010000001234");
 }
@@ -386,7 +411,7 @@ fn an_update_has_its_data_in_the_next_large_register() {
 fn anonymous_sets_come_before_their_rule() {
     let rule = Rule::new(vec![Statement::ProtocolIn(&[6, 17]), Statement::Masquerade]);
     let operations = vec![Operation::AddRule { chain: "c", rule: &rule }];
-    let batch = Batch::encode(&Transaction { table: "t", operations }, 1, None).unwrap();
+    let batch = Batch::encode(&Transaction::new("t", operations), 1, None).unwrap();
     let kinds: Vec<u16> = messages(&batch).iter().map(|(kind, ..)| *kind).collect();
     let expected = [
         message::BATCH_BEGIN,

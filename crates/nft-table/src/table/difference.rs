@@ -27,7 +27,7 @@ impl Table {
         }
         self.push_deletions(&mut operations);
         self.push_additions(&mut operations);
-        Transaction { table: &self.name, operations }
+        Transaction::new(&self.name, operations)
     }
 
     /// Deletions come first, and users before what they use.

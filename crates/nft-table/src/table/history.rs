@@ -138,6 +138,7 @@ impl State {
             flags: SetFlags { interval, dynamic: false },
             type_of: None,
             size: None,
+            counter: false,
         }
     }
 

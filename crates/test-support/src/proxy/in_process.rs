@@ -11,7 +11,7 @@ use kube_proxy::kernel::addresses::{
 use kube_proxy::kernel::nft::{Error, Kernel, Nft};
 use kube_proxy::manifests::Source;
 use kube_proxy::model::{Change, Node};
-use kube_proxy::plan::{DetectLocal, Settings};
+use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use kube_proxy::sync::{Committed, Engine, View};
 use nft_table::{Family, Table};
 use serde_json::Value;
@@ -26,6 +26,7 @@ pub struct Config {
     pub nodeport_addresses: Option<Vec<IpNet>>,
     /// Families whose NodePorts are to be had on the loopback addresses, too.
     pub localhost_nodeports: Vec<Family>,
+    pub counting: Counting,
     /// The table is owned, where the kernel can.
     pub own_table: bool,
 }
@@ -40,6 +41,7 @@ impl Default for Config {
             masquerade_all: false,
             nodeport_addresses: Some(nets(["192.0.2.1/32", "2001:db8::1/128"])),
             localhost_nodeports: Vec::new(),
+            counting: Counting::Off,
             own_table: true,
         }
     }
@@ -196,6 +198,7 @@ fn engine(lab: &Lab, config: Config) -> Engine<Nft> {
         detect_local: config.detect_local,
         masquerade_all: config.masquerade_all,
         localhost_nodeports: config.localhost_nodeports,
+        counting: config.counting,
     };
     let selection = || match &config.nodeport_addresses {
         Some(cidrs) => FamilySelection::Cidrs(cidrs.clone()),

@@ -1,0 +1,242 @@
+//! Connections are counted by Service and endpoint, and what was counted stays.
+
+use crate::scenario::{TCP, UDP, assert_same, at, everything, for_everything, lab};
+use kube_proxy::answers::connections_now;
+use kube_proxy::explain::CountedPort;
+use kube_proxy::metrics::kernel::Rebuild;
+use kube_proxy::plan::Counting;
+use nft_table::Family;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::process::Command;
+use test_support::lab::{Lab, Load, Namespace, Outcome, cluster_ip, external_ip};
+use test_support::proxy::{
+    Config, Manifests, Program, Proxy, endpoints, objects, program, service,
+};
+
+fn by_endpoint() -> Config {
+    Config { counting: Counting::Endpoint, ..Config::default() }
+}
+
+/// What was counted of a port.
+#[track_caller]
+fn port(proxy: &Proxy<'_>, lab: &Lab, name: &str, port: &str) -> CountedPort {
+    let name = kube_proxy::model::ObjectName::new("default", name);
+    let view = proxy.view();
+    let counted = lab.node().namespace.run(|| connections_now(&view, Some(&[name])));
+    let ports = counted.expect("the kernel answers").ports;
+    ports.into_iter().find(|there| there.port == port).expect("the port is there")
+}
+
+/// Connections by pod.
+fn pods(lab: &Lab, counted: &CountedPort) -> BTreeMap<String, u64> {
+    let mut pods = BTreeMap::new();
+    for endpoint in &counted.endpoints {
+        let is_it =
+            |pod: &&str| Family::BOTH.iter().any(|f| lab.ip(pod, *f) == endpoint.address.ip());
+        let pod = ["a", "b", "c"].into_iter().find(is_it).expect("a pod");
+        *pods.entry(pod.to_owned()).or_default() += endpoint.connections;
+    }
+    pods
+}
+
+#[test]
+fn each_connection_is_counted_once() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, by_endpoint());
+    proxy.apply(objects![
+        everything("web")
+            .cluster_ip(10)
+            .external_ip(7)
+            .spec("externalTrafficPolicy", json!("Local")),
+        for_everything("web").on(&lab, &["a", "b", "c"]),
+        service("plain").cluster_ip(11).tcp(80).node_port(30080),
+        endpoints("plain").tcp().on(&lab, &["b"]),
+    ]);
+    let mut expected: BTreeMap<(&str, String), u64> = BTreeMap::new();
+    for family in Family::BOTH {
+        for (protocol, probe) in [("tcp", TCP), ("udp", UDP)] {
+            for (host, target) in [
+                ("a", at(cluster_ip(10, family), 80)),
+                ("node", at(cluster_ip(10, family), 80)),
+                ("client", at(external_ip(7, family), 80)),
+                ("a", at(external_ip(7, family), 80)),
+            ] {
+                for _ in 0..5 {
+                    let pod = probe(&lab.from(host), target).endpoint().to_owned();
+                    *expected.entry((protocol, pod)).or_default() += 1;
+                }
+            }
+        }
+        for host in ["client", "a", "node"] {
+            lab.from(host).tcp(at(lab.ip("node", family), 30080)).endpoint();
+        }
+        assert_eq!(lab.from("client").tcp(at(lab.ip("b", family), 8080)).endpoint(), "b");
+    }
+    for protocol in ["tcp", "udp"] {
+        let counted = port(&proxy, &lab, "web", protocol);
+        assert_eq!((counted.served, counted.refused, counted.dropped), (40, 0, 0));
+        let of_protocol = expected.iter().filter(|((there, _), _)| *there == protocol);
+        let expected = of_protocol.map(|((_, pod), count)| (pod.clone(), *count)).collect();
+        assert_eq!(pods(&lab, &counted), expected, "{protocol}");
+    }
+    assert_eq!(port(&proxy, &lab, "web", "sctp").total(), 0);
+    let plain = port(&proxy, &lab, "plain", "80");
+    assert_eq!((plain.served, pods(&lab, &plain)["b"]), (6, 6));
+    // Packets of established connections are nothing new.
+    let mut connection = lab.from("client").connect(at(lab.v4("node"), 30080));
+    (0..10).for_each(|_| assert_eq!(connection.ask().endpoint(), "b"));
+    assert_eq!(port(&proxy, &lab, "plain", "80").served, 7);
+}
+
+#[test]
+fn counts_outlive_changes_restarts_and_refusals() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, by_endpoint());
+    proxy.apply(service("web").cluster_ip(10).tcp(80));
+    let target = at(cluster_ip(10, Family::V4), 80);
+    let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+    let mut connect = |there: &[&str]| {
+        for (pod, count) in lab.from("client").spread(target, 10 * there.len()) {
+            *expected.entry(pod).or_default() += count as u64;
+        }
+        expected.clone()
+    };
+    for there in [&["a", "b"][..], &["a", "b", "c"], &["c", "a", "b"]] {
+        proxy.apply(endpoints("web").tcp().on(&lab, there));
+        let expected = connect(there);
+        assert_eq!(pods(&lab, &port(&proxy, &lab, "web", "80")), expected);
+    }
+    let mut proxy = proxy.restart(by_endpoint());
+    proxy.apply(objects![
+        service("web").cluster_ip(10).tcp(80),
+        endpoints("web").tcp().on(&lab, &["a", "b", "c"]),
+    ]);
+    let expected = connect(&["a", "b", "c"]);
+    let counted = port(&proxy, &lab, "web", "80");
+    assert_eq!((counted.served, pods(&lab, &counted)), (110, expected));
+    proxy.apply(endpoints("web").tcp());
+    for _ in 0..3 {
+        assert_eq!(lab.from("client").tcp(target), Outcome::Reset);
+    }
+    let counted = port(&proxy, &lab, "web", "80");
+    assert_eq!((counted.served, counted.refused), (110, 3));
+    proxy.apply(endpoints("web").tcp().on(&lab, &["b"]));
+    lab.from("client").tcp(target).endpoint();
+    let counted = port(&proxy, &lab, "web", "80");
+    assert_eq!((counted.served, counted.refused), (111, 3));
+}
+
+#[test]
+fn what_is_counted_changes_without_a_lost_connection() {
+    let Some(lab) = lab() else { return };
+    let objects = || {
+        objects![
+            service("web").cluster_ip(10).tcp(80),
+            endpoints("web").tcp().on(&lab, &["a", "b", "c"]),
+        ]
+    };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(objects());
+    let target = at(cluster_ip(10, Family::V4), 80);
+    let mut connection = lab.from("client").connect(target);
+    let answer = connection.ask();
+    for counting in [Counting::Service, Counting::Endpoint, Counting::Off] {
+        let client = lab.from("client");
+        let (report, restarted) = Load::during(&client, &target.to_string(), 2, |load| {
+            load.wait_for(20);
+            let mut proxy = proxy.restart(Config { counting, ..Config::default() });
+            assert_eq!(proxy.apply(objects()).rebuilt, Some(Rebuild::Layout));
+            load.wait_for(20);
+            proxy
+        });
+        report.assert_no_loss();
+        proxy = restarted;
+        assert_eq!(connection.ask(), answer);
+        assert_eq!(proxy.written_by_a_new_one(Config { counting, ..Config::default() }), 0);
+    }
+}
+
+/// With nft's own words, and so that it loads again.
+#[test]
+fn a_listing_has_the_counts() {
+    let Some(lab) = lab() else { return };
+    let config = Config { own_table: false, ..by_endpoint() };
+    let mut proxy = Proxy::new(&lab, config);
+    proxy.apply(objects![
+        service("web").cluster_ip(10).tcp(80),
+        endpoints("web").tcp().on(&lab, &["a"]),
+    ]);
+    assert_same(&proxy.listing(), &proxy.table().to_string());
+    lab.from("client").tcp(at(cluster_ip(10, Family::V4), 80)).endpoint();
+    let listing = proxy.listing();
+    assert!(listing.contains("counter packets 1 bytes 60 comment \"default/web:80\""), "{listing}");
+    let elsewhere = Namespace::new().expect("a namespace");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &listing).expect("write");
+    elsewhere.output("nft", &["-f", file.path().to_str().expect("UTF-8")]);
+    assert_same(&elsewhere.output("nft", &["list", "table", "inet", "kube-proxy"]), &listing);
+}
+
+fn said(lab: &Lab, arguments: &[&str]) -> String {
+    let output = lab
+        .node()
+        .namespace
+        .run(|| Command::new(program()).args(arguments).output().expect("run kube-proxy"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn the_program_says_what_it_counts() {
+    let Some(lab) = lab() else { return };
+    let manifests = Manifests::new();
+    manifests.apply(objects![
+        service("web").cluster_ip(10).tcp(80),
+        endpoints("web").tcp().on(&lab, &["a"]),
+        service("empty").cluster_ip(12).tcp(80),
+    ]);
+    let flags =
+        ["--count-connections=endpoint", "--cluster-cidr", "10.244.0.0/16,fd00:10:244::/56"];
+    let program = Program::start_with(&lab, &manifests, &flags);
+    let client = lab.from("client");
+    for _ in 0..4 {
+        client.tcp(at(cluster_ip(10, Family::V4), 80)).endpoint();
+    }
+    assert_eq!(client.tcp(at(cluster_ip(12, Family::V6), 80)), Outcome::Reset);
+    let metrics = program.get(10249, "/metrics");
+    for (service, outcome, count) in [("web", "served", 4), ("empty", "refused", 1)] {
+        let line = format!(
+            "kubeproxy_service_connections_total{{namespace=\"default\",outcome=\"{outcome}\",port=\"80\",protocol=\"TCP\",service=\"{service}\"}} {count}"
+        );
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
+    let list: Value = serde_json::from_str(&said(&lab, &["services", "-o", "json"])).unwrap();
+    let counted = |number: usize| {
+        let service = &list["services"][number];
+        (service["name"].clone(), service["connections"].clone(), service["refused"].clone())
+    };
+    assert_eq!(counted(0), (json!("empty"), json!(0), json!(1)));
+    assert_eq!(counted(1), (json!("web"), json!(4), json!(0)));
+    assert!(said(&lab, &["services"]).lines().next().unwrap().ends_with("CONNECTIONS  REFUSED"));
+    let answer = program.get(10249, "/api/connections?services=default/web");
+    let body = answer.split_once("\r\n\r\n").expect("a body").1;
+    let counted: Value = serde_json::from_str(body).unwrap();
+    let endpoint = json!({"address": "10.244.0.11:8080", "connections": 4});
+    assert!(counted["ports"][0]["endpoints"].as_array().unwrap().contains(&endpoint), "{counted}");
+    let top = said(&lab, &["top", "--once", "--interval", "100ms"]);
+    for part in ["2 Services", "default/web", "80/TCP", "CONNECTIONS"] {
+        assert!(top.contains(part), "no {part} in {top}");
+    }
+    // A new process goes on.
+    drop(program);
+    let program = Program::start_with(&lab, &manifests, &flags);
+    let metrics = program.get(10249, "/metrics");
+    assert!(metrics.contains("service=\"web\"} 4"), "{metrics}");
+    // Who does not say what is counted is told of no difference.
+    let folder = manifests.path().to_str().expect("UTF-8");
+    let flags = ["--", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56"];
+    let verified = said(&lab, &[&["verify", folder, "--node", "node"][..], &flags].concat());
+    assert_eq!(verified, "");
+}
