@@ -36,6 +36,11 @@ const UPDATES: u32 = 1000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let [flag, what] = &arguments[..]
+        && flag == "--counted-load"
+    {
+        return counted::load(what);
+    }
     if let [flag, size] = &arguments[..] {
         let size = || size.parse().expect("a number of Services");
         match flag.as_str() {

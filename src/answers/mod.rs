@@ -73,11 +73,14 @@ pub enum Unanswered {
 pub struct Answers {
     asker: Asker,
     free: Arc<Semaphore>,
+    /// What is counted is read by one at a time; a scrape and a page wait for each other.
+    counting: Arc<Semaphore>,
 }
 
 impl Answers {
     pub fn new(asker: Asker) -> Answers {
-        Answers { asker, free: Arc::new(Semaphore::new(AT_A_TIME)) }
+        let free = Arc::new(Semaphore::new(AT_A_TIME));
+        Answers { asker, free, counting: Arc::new(Semaphore::new(1)) }
     }
 
     /// Lists Services.
@@ -110,7 +113,8 @@ impl Answers {
         &self,
         services: Option<Vec<ObjectName>>,
     ) -> Result<Connections, Unanswered> {
-        let _free = self.free.try_acquire().map_err(|_| Unanswered::Busy)?;
+        let turn = timeout(PATIENCE, self.counting.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(Unanswered::Busy) };
         let question = move |view: &View<'_>| {
             explain::connections(view.planner, view.aside, services.as_deref(), true)
         };

@@ -50,7 +50,7 @@ pub struct Whose {
 }
 
 /// So many Services are counted by endpoint at a time.
-const SERVICES: usize = 100;
+const SERVICES: usize = 20;
 
 /// `/api/connections`; `?services=namespace/name,namespace/name`: with their endpoints.
 pub async fn connections(
