@@ -23,6 +23,7 @@ mod scenario;
 
 mod affinity;
 mod among;
+mod balancing;
 mod cases;
 mod cluster_ip;
 mod conflicts;

@@ -183,6 +183,7 @@ fn expected(
             "UDP" => 17,
             _ => 132,
         },
+        source_port: None,
         port: target.port(),
         input: match host {
             "node" => None,

@@ -23,6 +23,7 @@ fn settings_counting(counting: Counting) -> Settings {
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
         counting,
+        algorithm: Algorithm::Random,
     }
 }
 
@@ -77,6 +78,7 @@ pub fn service(number: u32) -> Change {
         internal_local: false,
         external_local: false,
         affinity: None,
+        algorithm: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
         health_check_node_port: None,

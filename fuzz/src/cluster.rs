@@ -2,8 +2,8 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use kube_proxy::model::{
-    Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, Node, ObjectName,
-    Protocol, Service, ServicePort, ServiceType,
+    Algorithm, Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, Node,
+    ObjectName, Protocol, Service, ServicePort, ServiceType,
 };
 use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use nft_table::evaluate::Packet;
@@ -110,6 +110,7 @@ pub fn settings(u: &mut Unstructured<'_>) -> Result<Settings> {
         masquerade_all,
         localhost_nodeports,
         counting: Counting::Off,
+        algorithm: Algorithm::Random,
     })
 }
 
@@ -147,6 +148,7 @@ fn service(u: &mut Unstructured<'_>, number: u8) -> Result<Service> {
         internal_local: u.ratio(1, 3)?,
         external_local: u.ratio(1, 3)?,
         affinity: if u.ratio(1, 4)? { Some(Duration::from_secs(60)) } else { None },
+        algorithm: None,
         source_ranges: if u.ratio(1, 3)? {
             let ranges = [
                 "198.51.100.0/31",
@@ -306,6 +308,7 @@ fn packet(u: &mut Unstructured<'_>) -> Result<Packet> {
         source,
         destination,
         protocol,
+        source_port: None,
         port: if matches!(protocol, 1 | 58) { 0 } else { port },
         input: (!is_own).then(|| interface.to_owned()),
     })

@@ -3,7 +3,7 @@
 use kube_proxy::api::Needed;
 use kube_proxy::intake::{Intake, Reading};
 use kube_proxy::manifests::fuzzing::{Format, Object, Piece, decode, split};
-use kube_proxy::model::{Change, Service};
+use kube_proxy::model::{Algorithm, Change, Service};
 use kube_proxy::plan::checks::{
     assert_no_dangling_references, assert_sets_have_elements, normal, unreachable,
 };
@@ -74,6 +74,7 @@ fn planner() -> Planner {
         masquerade_all: false,
         localhost_nodeports: Family::BOTH.into(),
         counting: Counting::Off,
+        algorithm: Algorithm::Random,
     });
     let networks = ["192.0.2.1/32", "2001:db8::1/128"].map(|network| network.parse().unwrap());
     planner.set_nodeport_networks(&networks);

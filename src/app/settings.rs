@@ -17,6 +17,7 @@ pub fn sync_options(config: &Config) -> sync::Options {
             detect_local: detect_local(&config.detect_local),
             masquerade_all: config.masquerade_all,
             localhost_nodeports: localhost_families(config),
+            algorithm: config.balancing,
             counting: match config.count_connections {
                 CountConnections::Off => Counting::Off,
                 CountConnections::Service => Counting::Service,

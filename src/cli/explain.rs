@@ -39,6 +39,9 @@ fn one(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         if !frontend.policy.is_empty() {
             writeln!(out, "  {}: {}", frontend.policy, frontend.policy_value)?;
         }
+        if !matches!(&*frontend.balancing, "" | "random") {
+            writeln!(out, "  balancing: {}", frontend.balancing)?;
+        }
         if let Some(seconds) = frontend.affinity_seconds {
             let timeout = std::time::Duration::from_secs(seconds);
             writeln!(

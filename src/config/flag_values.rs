@@ -1,7 +1,7 @@
 //! How single values of flags are read, where clap does not know Go's rules.
 
 use super::address::is_ip_or_ip_port;
-use crate::model::parse_ip;
+use crate::model::{Algorithm, parse_ip};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
@@ -53,4 +53,10 @@ pub(super) fn gate_settings(text: &str) -> Result<GateSettings, String> {
             Ok((name.trim().to_owned(), value))
         })
         .collect()
+}
+
+/// How connections are spread.
+pub(super) fn algorithm(text: &str) -> Result<Algorithm, String> {
+    let known = || Algorithm::ALL.map(Algorithm::name).join(", ");
+    Algorithm::parse(text).ok_or_else(|| format!("must be one of {}", known()))
 }

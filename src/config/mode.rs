@@ -3,7 +3,7 @@
 use super::GoDuration;
 use super::document::{KIND, KubeProxyConfiguration};
 use super::problems::{NOT_NEGATIVE, Problems};
-use crate::model::parse_cidr;
+use crate::model::{Algorithm, parse_cidr};
 use std::time::Duration;
 
 const MODES: [&str; 3] = ["iptables", "ipvs", "nftables"];
@@ -34,6 +34,26 @@ pub(super) fn masquerade_all(document: &KubeProxyConfiguration, mode: ProxyMode)
     match mode {
         ProxyMode::Nftables => document.nftables.masquerade_all,
         ProxyMode::Iptables | ProxyMode::Ipvs => document.iptables.masquerade_all,
+    }
+}
+
+/// What ipvs.scheduler means, in mode ipvs.
+pub(super) fn balancing(
+    document: &KubeProxyConfiguration,
+    mode: ProxyMode,
+    warnings: &mut Vec<String>,
+) -> Algorithm {
+    let scheduler = document.ipvs.scheduler.as_str();
+    match scheduler {
+        _ if mode != ProxyMode::Ipvs => Algorithm::Random,
+        "sh" | "mh" => Algorithm::HashClient,
+        "" => Algorithm::Random,
+        other => {
+            warnings.push(format!(
+                "ipvs.scheduler: there is no {other:?} here, endpoints are chosen by chance; sh and mh have a counterpart"
+            ));
+            Algorithm::Random
+        }
     }
 }
 

@@ -84,6 +84,9 @@ impl Config {
             node_port_addresses,
             masquerade_all: mode::masquerade_all(&document, mode),
             own_table: flags.own_table.unwrap_or(true),
+            balancing: flags
+                .balancing
+                .unwrap_or_else(|| mode::balancing(&document, mode, &mut warnings)),
             count_connections: flags.count_connections.unwrap_or_default(),
             status_page: flags.status_page.unwrap_or(true),
             sync_period,

@@ -7,6 +7,7 @@ use super::gates::FeatureGates;
 use super::logging::Logging;
 use super::mode::ProxyMode;
 use super::node_ports::NodePortAddresses;
+use crate::model::Algorithm;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,6 +79,8 @@ pub struct Config {
     pub masquerade_all: bool,
     /// Own the table, where the kernel can.
     pub own_table: bool,
+    /// How connections to Services that do not say are spread over endpoints.
+    pub balancing: Algorithm,
     pub count_connections: CountConnections,
     /// The metrics server answers questions about Services, and has a page that shows them.
     pub status_page: bool,

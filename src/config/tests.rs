@@ -5,6 +5,7 @@ mod mistakes;
 mod printing;
 
 use super::*;
+use crate::model::Algorithm;
 use nft_table::Family;
 use std::time::Duration;
 
@@ -246,6 +247,21 @@ fn settings_come_from_the_section_of_the_mode() {
         assert_eq!(c.min_sync_period, Duration::from_millis(100 * number), "{mode}");
         assert_eq!(c.masquerade_all, all, "{mode}");
         assert_eq!(c.warnings.len(), usize::from(mode != "nftables"), "{mode}");
+    }
+}
+
+#[test]
+fn schedulers_of_ipvs_have_a_counterpart_or_a_word() {
+    for (document, expected, says) in [
+        ("mode: ipvs\nipvs: {scheduler: sh}\n", Algorithm::HashClient, false),
+        ("mode: ipvs\nipvs: {scheduler: mh}\n", Algorithm::HashClient, false),
+        ("mode: ipvs\nipvs: {scheduler: wlc}\n", Algorithm::Random, true),
+        ("mode: ipvs\n", Algorithm::Random, false),
+        ("mode: nftables\nipvs: {scheduler: sh}\n", Algorithm::Random, false),
+    ] {
+        let c = with(document);
+        let said = c.warnings.iter().any(|warning| warning.contains("ipvs.scheduler"));
+        assert_eq!((c.balancing, said), (expected, says), "{document}");
     }
 }
 

@@ -3,13 +3,13 @@
 use super::frontend::{Found, is_localhost};
 use super::report::{Client, Exception, Fate, Source};
 use super::{Answer, Question};
-use crate::model::Protocol;
+use crate::model::{Algorithm, Protocol};
 use crate::plan::layout::{Balancing, Kind, SetKind, SetName};
 use crate::plan::{Backend, Masquerade, Planner, Route};
 use ipnet::IpNet;
 use nft_table::evaluate::{Decision, EvaluateError, Machine, Outcome, Packet, trace};
 use nft_table::{Constant, Family, Key, Statement, Table};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// So many endpoints are looked at one by one: whoever writes EndpointSlices may write many of the node's own addresses.
@@ -37,11 +37,16 @@ pub fn follow(
         None => examples(planner, is_local, family, question.address),
     };
     let mut passed = BTreeSet::new();
+    // The endpoint of one client is known, where its address is all that counts.
+    let hashes_client = found.and_then(|found| found.planned).is_some_and(|(plan, _)| {
+        plan.algorithm == Algorithm::HashClient && question.client.is_some()
+    });
     for (who, origin) in origins {
         let packet = Packet {
             source: origin.address,
             destination: question.address,
             protocol: question.protocol.number(),
+            source_port: hashes_client.then_some(0),
             port: question.port,
             input: origin.interface.clone(),
         };
@@ -54,15 +59,19 @@ pub fn follow(
             }
         };
         let decisions = &decisions;
-        let list = list(found, decisions);
+        let mut list = list(found, decisions);
+        if let (true, Outcome::Passed { destination, port, .. }) = (hashes_client, &outcome) {
+            list.retain(|(_, one)| (one.address, one.port) == (*destination, *port));
+        }
         let fate = match outcome {
             Outcome::Passed { .. } if !list.is_empty() => Fate::Endpoint,
             Outcome::Passed { .. } => Fate::Untouched,
             Outcome::Rejected => Fate::Refused,
             Outcome::Dropped => Fate::Dropped,
         };
-        let (source, exceptions) = source(table, &packet, is_local, list, &outcome);
-        let mut endpoints: Vec<SocketAddr> = list.iter().map(Backend::socket_address).collect();
+        let (source, exceptions) = source(table, &packet, is_local, &list, &outcome);
+        let mut endpoints: Vec<SocketAddr> =
+            list.iter().map(|(_, backend)| backend.socket_address()).collect();
         endpoints.sort_unstable();
         let is_example = !who.is_empty();
         let mut client = Client {
@@ -111,16 +120,19 @@ fn follow_to(
     trace(table, packet.clone(), &mut machine)
 }
 
-/// The slots that a balancing chain chose from.
-fn list<'a>(found: Option<&Found<'a>>, decisions: &[Decision]) -> &'a [Backend] {
-    let Some((plan, _)) = found.and_then(|found| found.planned) else { return &[] };
+/// The endpoints that a balancing chain chose from, each with the first of its slots.
+fn list(found: Option<&Found<'_>>, decisions: &[Decision]) -> Vec<(usize, Backend)> {
+    let Some((plan, _)) = found.and_then(|found| found.planned) else { return Vec::new() };
     let mut chains = decisions.iter().filter_map(|decision| Balancing::parse(&decision.chain));
     let list = chains.find_map(|chain| match chain.kind {
         Kind::Cluster | Kind::NodePortCluster => Some(&plan.cluster[..]),
         Kind::Local | Kind::NodePortLocal => Some(&plan.local[..]),
         _ => None,
     });
-    list.unwrap_or_default()
+    // A table for hashed flows has each many times.
+    let mut seen = HashSet::new();
+    let slots = list.unwrap_or_default().iter().copied().enumerate();
+    slots.filter(|(_, backend)| seen.insert(*backend)).collect()
 }
 
 /// Whose address most endpoints see, and which see another one's: the client itself, and those on an address of this
@@ -129,7 +141,7 @@ fn source(
     table: &Table,
     packet: &Packet,
     is_local: &dyn Fn(IpAddr) -> bool,
-    list: &[Backend],
+    list: &[(usize, Backend)],
     outcome: &Outcome,
 ) -> (Source, Vec<Exception>) {
     let of = |outcome: &Outcome| match outcome {
@@ -141,12 +153,12 @@ fn source(
     };
     let is_itself = |backend: &Backend| backend.address == packet.source;
     let is_special = |backend: &Backend| is_itself(backend) || is_local(backend.address);
-    let usual = list.iter().position(|backend| !is_special(backend));
-    let usual = usual.map_or_else(|| of(outcome), seen_by);
-    let special = list.iter().enumerate().filter(|(_, backend)| is_special(backend));
+    let usual = list.iter().find(|(_, backend)| !is_special(backend));
+    let usual = usual.map_or_else(|| of(outcome), |(slot, _)| seen_by(*slot));
+    let special = list.iter().filter(|(_, backend)| is_special(backend));
     let special = special.take(EXCEPTIONS);
     let exceptions = special.filter_map(|(slot, backend)| {
-        let source = seen_by(slot);
+        let source = seen_by(*slot);
         let reason = if is_itself(backend) {
             "it is the client itself, and must not answer itself directly"
         } else {

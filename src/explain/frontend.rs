@@ -118,6 +118,7 @@ impl Found<'_> {
             }
             .to_owned(),
             policy_value: if self.is_local() { "Local" } else { "Cluster" }.to_owned(),
+            balancing: service.algorithm.unwrap_or(planner.settings().algorithm).name().to_owned(),
             affinity_seconds: service.affinity.map(|timeout| timeout.as_secs()),
             allowed_sources: allowed
                 .map(|sources| sources.iter().map(ToString::to_string).collect()),

@@ -41,6 +41,8 @@ pub struct Frontend {
     pub policy: String,
     /// `Cluster` or `Local`.
     pub policy_value: String,
+    /// How an endpoint is chosen: `random`, `hash-client` or `hash-flow`.
+    pub balancing: String,
     /// Session affinity by client address, with its timeout in seconds.
     pub affinity_seconds: Option<u64>,
     /// `loadBalancerSourceRanges` that may connect; None: everybody may.

@@ -129,6 +129,7 @@ mod tests {
             internal_local: false,
             external_local: false,
             affinity: None,
+            algorithm: None,
             source_ranges: Vec::new(),
             unreadable_ranges: Vec::new(),
             health_check_node_port: None,

@@ -13,7 +13,7 @@ pub use address::{parse_cidr, parse_ip};
 pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use nft_table::Family;
 pub use node::{Node, Taint, address_of, node_addresses};
-pub use service::{Protocol, Service, ServicePort, ServiceType};
+pub use service::{Algorithm, Protocol, Service, ServicePort, ServiceType};
 
 use ipnet::IpNet;
 use std::fmt;

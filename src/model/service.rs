@@ -79,6 +79,36 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
 }
 
+/// How new connections are spread over endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Algorithm {
+    /// Each by chance.
+    #[default]
+    Random,
+    /// By the client's address: the same one goes to the same endpoint, through whatever node.
+    HashClient,
+    /// By the client's address and port: every node sends a connection to the same endpoint.
+    HashFlow,
+}
+
+impl Algorithm {
+    pub const ALL: [Algorithm; 3] = [Algorithm::Random, Algorithm::HashClient, Algorithm::HashFlow];
+
+    /// As annotations, flags and chains have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::Random => "random",
+            Algorithm::HashClient => "hash-client",
+            Algorithm::HashFlow => "hash-flow",
+        }
+    }
+
+    /// Reads it back.
+    pub fn parse(name: &str) -> Option<Algorithm> {
+        Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+}
+
 /// A Service that this proxy serves: it has a ClusterIP and is neither headless, ExternalName nor
 /// another proxy's (`service.kubernetes.io/service-proxy-name`).
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +132,8 @@ pub struct Service {
     pub external_local: bool,
     /// `sessionAffinity: ClientIP` with its `sessionAffinityConfig.clientIP.timeoutSeconds`.
     pub affinity: Option<Duration>,
+    /// How connections are spread over endpoints; None: as the configuration says.
+    pub algorithm: Option<Algorithm>,
     /// `spec.loadBalancerSourceRanges`, both families as written.
     pub source_ranges: Vec<IpNet>,
     /// Families of which some of `spec.loadBalancerSourceRanges` could not be read: these open nothing.

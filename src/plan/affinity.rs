@@ -182,7 +182,8 @@ fn look_up_first(
             map,
         },
     ]);
-    let shared = Balancing::new(kind, plan.family, plan.bank, endpoints).to_string().into();
+    let shared = Balancing::new(kind, plan.family, plan.bank, endpoints).by(plan.algorithm);
+    let shared = shared.to_string().into();
     let fall_through = Rule::new(vec![Statement::Verdict(Verdict::Goto(shared))]);
     Chain::regular(balancing_chain(service, plan, kind), vec![look_up, fall_through])
 }
@@ -219,7 +220,7 @@ fn endpoint_set(name: Arc<str>, family: Family) -> Set {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Protocol;
+    use crate::model::{Algorithm, Protocol};
     use crate::plan::layout::Bank;
     use proptest::prelude::*;
     use std::collections::HashMap;
@@ -235,6 +236,7 @@ mod tests {
             local: Vec::new(),
             hairpin: Vec::new(),
             affinity: None,
+            algorithm: Algorithm::Random,
             serving: Vec::new(),
         }
     }

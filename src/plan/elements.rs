@@ -88,7 +88,9 @@ pub fn head(
     let key = || frontend_key(&planned.frontend).build();
     let (cluster, local) = (plan.cluster.len(), plan.local.len());
     let mut to = |kind, endpoints| match plan.affinity {
-        None => Verdict::Goto(names.get(Balancing::new(kind, plan.family, plan.bank, endpoints))),
+        None => Verdict::Goto(
+            names.get(Balancing::new(kind, plan.family, plan.bank, endpoints).by(plan.algorithm)),
+        ),
         Some(_) => Verdict::Goto(affinity::balancing_chain(service, plan, kind)),
     };
     let mut elements = Vec::new();

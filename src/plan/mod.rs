@@ -7,6 +7,7 @@
 //! * [`layout`]: which chains, rules, sets and maps the table has
 //! * `select`: which endpoints a Service port may use, here and now (readiness, topology, policies)
 //! * `slots`: which endpoint stands in which slot, so that a change moves few of them
+//! * `hashed`: tables for hashed flows
 //! * `ports`: what becomes of every frontend of a Service port
 //! * `elements`: a frontend and its slots as elements of sets and maps
 //! * [`claims`]: who serves a VIP:port that several Services want
@@ -24,6 +25,7 @@ pub mod claims;
 mod counted;
 mod effects;
 mod elements;
+mod hashed;
 pub mod layout;
 mod planner;
 mod pods;

@@ -1,7 +1,7 @@
 //! What the operator configured, and how packets of this node's pods are told from others by it.
 
 use super::layout::Counting;
-use crate::model::Node;
+use crate::model::{Algorithm, Node};
 use ipnet::IpNet;
 use nft_table::{Constant, Expression, Family, Statement};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Settings {
     /// Families whose NodePorts are to be had on the loopback addresses, too.
     pub localhost_nodeports: Vec<Family>,
     pub counting: Counting,
+    /// How connections to Services that do not say are spread.
+    pub algorithm: Algorithm,
 }
 
 /// How packets of pods are known: what is in rules, as literals.

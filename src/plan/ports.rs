@@ -3,7 +3,7 @@
 use super::claims::Reason;
 use super::layout::Bank;
 use super::select::{Backend, Selection, Wanted};
-use crate::model::{Protocol, Service, ServicePort};
+use crate::model::{Algorithm, Protocol, Service, ServicePort};
 use ipnet::IpNet;
 use nft_table::Family;
 use std::cmp::Ordering;
@@ -111,7 +111,9 @@ pub struct PortPlan {
     pub bank: Bank,
     /// Sorted.
     pub frontends: Vec<PlannedFrontend>,
-    /// Slots of the cluster list.
+    /// How a slot is chosen.
+    pub algorithm: Algorithm,
+    /// Slots of the cluster list: each endpoint once, or the entries of a table for hashed flows.
     pub cluster: Vec<Backend>,
     /// Slots of the local list.
     pub local: Vec<Backend>,

@@ -13,9 +13,10 @@ pub fn place(before: &[Backend], wanted: &[Backend]) -> Vec<Backend> {
     if before == wanted {
         return before.to_vec();
     }
-    let wanted_set: HashSet<&Backend> = wanted.iter().collect();
+    // One that stands in several slots, as in a table for hashed flows, keeps the first.
+    let mut left: HashSet<&Backend> = wanted.iter().collect();
     let mut slots: Vec<Option<Backend>> =
-        before.iter().map(|backend| wanted_set.contains(backend).then_some(*backend)).collect();
+        before.iter().map(|backend| left.remove(backend).then_some(*backend)).collect();
     let kept: HashSet<&Backend> = before.iter().collect();
     let mut added = wanted.iter().filter(|backend| !kept.contains(backend));
     for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
@@ -66,6 +67,11 @@ mod tests {
     #[test]
     fn a_replacement_takes_the_free_slot() {
         assert_eq!(place(&backends([1, 2, 3]), &backends([1, 3, 9])), backends([1, 9, 3]));
+    }
+
+    #[test]
+    fn one_in_many_slots_keeps_the_first() {
+        assert_eq!(place(&backends([1, 2, 1, 2, 2, 3]), &backends([1, 2, 4])), backends([1, 2, 4]));
     }
 
     #[test]

@@ -153,6 +153,7 @@ fn possibilities(
         source: probe.source(topology),
         destination: probe.to.ip(),
         protocol: probe.protocol.number(probe.family()),
+        source_port: None,
         port: probe.to.port(),
         input: topology.host(&probe.from).expect("checked").interface.clone(),
     };

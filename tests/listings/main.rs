@@ -4,6 +4,7 @@
 use kube_proxy::intake::Options;
 use kube_proxy::kernel::{Kernel, Nft};
 use kube_proxy::manifests::Source;
+use kube_proxy::model::Algorithm;
 use kube_proxy::plan::{Counting, DetectLocal, Planner, Settings};
 use std::collections::HashSet;
 use std::fs;
@@ -52,6 +53,7 @@ fn plan(scenario: &str) -> Planner {
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
         counting: Counting::Off,
+        algorithm: Algorithm::Random,
     });
     let folders = HashSet::from([NODE, scenario]);
     for folder in folders {

@@ -5,7 +5,7 @@ use kube_proxy::intake::Options;
 use kube_proxy::kernel::Nft;
 use kube_proxy::kernel::addresses::{LocalAddresses, NodePortSelection};
 use kube_proxy::manifests::Source;
-use kube_proxy::model::{Change, Service};
+use kube_proxy::model::{Algorithm, Change, Service};
 use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use kube_proxy::sync::Engine;
 use nft_table::Family;
@@ -32,6 +32,7 @@ impl FullTable {
             masquerade_all: false,
             localhost_nodeports: vec![Family::V4],
             counting,
+            algorithm: Algorithm::Random,
         };
         let select = Box::new(|_: Option<&_>| NodePortSelection::ALL);
         let mut engine = Engine::new(Nft::open().unwrap(), settings, select, false);

@@ -116,6 +116,7 @@ fn service(number: u8, wanted: &Wanted) -> Service {
         internal_local: false,
         external_local: false,
         affinity: None,
+        algorithm: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
         health_check_node_port: None,
@@ -348,6 +349,7 @@ fn engine(kernel: FakeKernel, own_table: bool) -> Engine<FakeKernel> {
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
         counting: Counting::Off,
+        algorithm: Algorithm::Random,
     };
     let address = FamilySelection::Cidrs(vec!["192.0.2.1/32".parse().unwrap()]);
     let selection = NodePortSelection { v4: address.clone(), v6: address };

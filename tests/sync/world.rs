@@ -21,6 +21,7 @@ pub fn engine_counting(kernel: FakeKernel, counting: Counting) -> Engine<FakeKer
         masquerade_all: false,
         localhost_nodeports: Vec::new(),
         counting,
+        algorithm: Algorithm::Random,
     };
     Engine::new(kernel, settings, Box::new(|_| NodePortSelection::ALL), true)
 }
@@ -51,6 +52,7 @@ pub fn service(number: u8) -> Change {
         internal_local: false,
         external_local: false,
         affinity: None,
+        algorithm: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
         health_check_node_port: None,

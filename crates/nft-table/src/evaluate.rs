@@ -8,9 +8,9 @@
 pub use crate::odds::{Learned, Possibility, possibilities};
 
 use super::{
-    Chain, ChainType, Constant, Expression, Hook, Key, Set, Statement, Table, Value, Verdict,
+    Chain, ChainType, Constant, Expression, Hash, Hook, Key, Set, Statement, Table, Value, Verdict,
 };
-use crate::Family;
+use crate::{Family, jhash};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub struct Packet {
     pub destination: IpAddr,
     /// IANA protocol number.
     pub protocol: u8,
+    /// Source port; None: any of any client like this one, so that numbers that are computed from the source are drawn.
+    pub source_port: Option<u16>,
     /// Destination port; 0 where the protocol has none.
     pub port: u16,
     /// Name of the interface it comes in on; None: the machine itself sends it.
@@ -401,14 +403,35 @@ impl Evaluation<'_, '_> {
     fn key(&mut self, expressions: &[Expression]) -> Result<Option<Vec<u8>>, EvaluateError> {
         let mut key = Vec::new();
         for expression in expressions {
-            if expression.data_type().is_none() || *expression == Expression::Random(0) {
+            let modulus = match expression {
+                Expression::Random(modulus) | Expression::Incremental(modulus) => *modulus,
+                Expression::Hash(hash) => hash.modulus,
+                _ => 1,
+            };
+            if expression.data_type().is_none() || modulus == 0 {
                 return Err(EvaluateError::NoKey(*expression));
             }
-            let Some(field) = self.load(*expression) else { return Ok(None) };
+            let loaded = match expression {
+                Expression::Hash(hash) => self.hash(*hash)?,
+                expression => self.load(*expression),
+            };
+            let Some(field) = loaded else { return Ok(None) };
             key.extend(field);
             key.resize(key.len().next_multiple_of(4), 0);
         }
         Ok(Some(key))
+    }
+
+    fn hash(&mut self, hash: Hash) -> Result<Option<Vec<u8>>, EvaluateError> {
+        let is_known = self.flow.packet.source_port.is_some();
+        if Family::of(&self.flow.packet.source) != hash.family {
+            return Ok(None);
+        }
+        let number = match is_known {
+            true => self.key(hash.key())?.map(|key| jhash::below(hash.modulus, &key, hash.seed)),
+            false => Some((self.machine.random)(hash.modulus)),
+        };
+        Ok(number.map(|number| number.to_ne_bytes().to_vec()))
     }
 
     fn load(&mut self, expression: Expression) -> Option<Vec<u8>> {
@@ -424,6 +447,7 @@ impl Evaluation<'_, '_> {
             Expression::DestinationAddress(family) => of(packet.destination, family),
             Expression::CtOriginalDestination(family) => of(self.flow.original_destination, family),
             Expression::Protocol => Some(vec![packet.protocol]),
+            Expression::SourcePort => Some(packet.source_port?.to_be_bytes().to_vec()),
             Expression::DestinationPort => {
                 // Only protocols with ports have one.
                 let has_ports = matches!(packet.protocol, 6 | 17 | 132);
@@ -437,7 +461,8 @@ impl Evaluation<'_, '_> {
             }
             // Which interface it leaves by is not known here.
             Expression::OutputInterface => None,
-            Expression::Random(modulus) => {
+            // Others have counted on before.
+            Expression::Random(modulus) | Expression::Incremental(modulus) => {
                 Some((self.machine.random)(modulus).to_ne_bytes().to_vec())
             }
             Expression::NetworkFamily
@@ -445,7 +470,8 @@ impl Evaluation<'_, '_> {
             | Expression::CtStatus
             | Expression::InputInterfaceIndex
             | Expression::SourceAddressType
-            | Expression::DestinationAddressType => None,
+            | Expression::DestinationAddressType
+            | Expression::Hash(_) => None,
         }
     }
 

@@ -16,6 +16,8 @@ pub enum Expression {
     Protocol,
     /// `meta nfproto`
     NetworkFamily,
+    /// `th sport`
+    SourcePort,
     /// `th dport`
     DestinationPort,
     /// `iif`
@@ -38,6 +40,47 @@ pub enum Expression {
     DestinationAddressType,
     /// `numgen random mod N`: uniform in 0..N.
     Random(u32),
+    /// `numgen inc mod N`: 0, 1 and so on to N - 1, then 0 again; one counter for each rule.
+    Incremental(u32),
+    /// `jhash ip saddr . th sport mod N seed S`: in 0..N, always the same for the same packets. The last part of a key.
+    Hash(Hash),
+}
+
+/// A number that is computed from a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hash {
+    /// What of the packet.
+    pub of: Hashed,
+    /// The IP family of the packet.
+    pub family: Family,
+    /// How many numbers there are.
+    pub modulus: u32,
+    /// Other seeds give other numbers.
+    pub seed: u32,
+}
+
+/// What a [`Hash`] is computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hashed {
+    /// The source address.
+    Client,
+    /// The source address and port.
+    Flow,
+}
+
+impl Hash {
+    /// What it is computed from, in this order.
+    pub fn key(self) -> &'static [Expression] {
+        const SADDR: [Expression; 2] =
+            [Expression::SourceAddress(Family::V4), Expression::SourceAddress(Family::V6)];
+        const FLOW: [[Expression; 2]; 2] =
+            [[SADDR[0], Expression::SourcePort], [SADDR[1], Expression::SourcePort]];
+        let family = self.family as usize;
+        match self.of {
+            Hashed::Client => &SADDR[family..=family],
+            Hashed::Flow => &FLOW[family],
+        }
+    }
 }
 
 #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
@@ -53,6 +96,7 @@ impl Expression {
             DestinationAddress(V6) => "ip6 daddr",
             Protocol => "meta l4proto",
             NetworkFamily => "meta nfproto",
+            SourcePort => "th sport",
             DestinationPort => "th dport",
             InputInterfaceIndex => "iif",
             InputInterface => "iifname",
@@ -65,6 +109,12 @@ impl Expression {
             SourceAddressType => "fib saddr type",
             DestinationAddressType => "fib daddr type",
             Random(modulus) => return Cow::Owned(format!("numgen random mod {modulus}")),
+            Incremental(modulus) => return Cow::Owned(format!("numgen inc mod {modulus}")),
+            Hash(hash) => {
+                let key: Vec<_> = hash.key().iter().map(|part| part.nft()).collect();
+                let (key, self::Hash { modulus, seed, .. }) = (key.join(" . "), hash);
+                return Cow::Owned(format!("jhash {key} mod {modulus} seed {seed:#x}"));
+            }
         })
     }
 
@@ -78,14 +128,16 @@ impl Expression {
                 Family::V6 => 16,
             },
             Expression::Protocol | Expression::NetworkFamily => 1,
-            Expression::DestinationPort | Expression::CtOriginalPort => 2,
+            Expression::SourcePort | Expression::DestinationPort | Expression::CtOriginalPort => 2,
             Expression::InputInterface | Expression::OutputInterface => 16,
             Expression::InputInterfaceIndex => 4,
             Expression::CtState
             | Expression::CtStatus
             | Expression::SourceAddressType
             | Expression::DestinationAddressType
-            | Expression::Random(_) => 4,
+            | Expression::Random(_)
+            | Expression::Incremental(_)
+            | Expression::Hash(_) => 4,
         }
     }
 
@@ -96,6 +148,7 @@ impl Expression {
             Expression::SourceAddress(family) | Expression::DestinationAddress(family) => {
                 Some(family)
             }
+            Expression::Hash(hash) => Some(hash.family),
             _ => None,
         }
     }
@@ -111,9 +164,13 @@ impl Expression {
                 Family::V6 => DataType::Ipv6Address,
             },
             Expression::Protocol => DataType::InetProto,
-            Expression::DestinationPort | Expression::CtOriginalPort => DataType::InetService,
+            Expression::SourcePort | Expression::DestinationPort | Expression::CtOriginalPort => {
+                DataType::InetService
+            }
             Expression::InputInterface | Expression::OutputInterface => DataType::InterfaceName,
-            Expression::Random(_) => DataType::Slot,
+            Expression::Random(_) | Expression::Incremental(_) | Expression::Hash(_) => {
+                DataType::Slot
+            }
             _ => return None,
         })
     }

@@ -23,6 +23,7 @@ pub mod evaluate;
 mod example;
 mod expression;
 mod family;
+pub mod jhash;
 pub mod netlink;
 mod odds;
 mod rule;
@@ -35,7 +36,7 @@ mod transaction;
 
 pub use chain::{BaseChain, Chain, ChainType, Hook};
 pub use data::DataType;
-pub use expression::{Constant, Expression};
+pub use expression::{Constant, Expression, Hash, Hashed};
 pub use family::Family;
 pub use rule::{Reject, Rule, Statement, Verdict};
 pub use set::{

@@ -43,6 +43,7 @@ fn send(table: &Table) -> Result<Outcome, EvaluateError> {
         source: CLIENT.into(),
         destination: FRONTEND.into(),
         protocol: 6,
+        source_port: None,
         port: 80,
         input: Some("eth0".into()),
     };

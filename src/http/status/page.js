@@ -154,7 +154,8 @@ const SOURCES = { kept: 'its source is kept', node: 'its source becomes an addre
 function explained(one) {
   const parts = [make('h2', `${one.destination}/${one.protocol}`)];
   if (one.frontend) {
-    parts.push(make('div', `${one.frontend.kind}, port ${one.frontend.port}, ${one.frontend.policy}: ${one.frontend.policyValue}`));
+    parts.push(make('div', `${one.frontend.kind}, port ${one.frontend.port}, ${one.frontend.policy}: ${one.frontend.policyValue}` +
+      (one.frontend.balancing === 'random' ? '' : `, balancing: ${one.frontend.balancing}`)));
     parts.push(...one.frontend.others.map(other =>
       make('div', `wanted by Service ${other.service} as well (${other.kind}), which does not get it`, 'bad')));
   }

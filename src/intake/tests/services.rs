@@ -39,6 +39,25 @@ fn plain_service() {
 }
 
 #[test]
+fn balancing() {
+    let with = |annotations: Value| {
+        read_service(Options::default(), json!({"metadata": {"annotations": annotations}}))
+    };
+    for algorithm in Algorithm::ALL {
+        let (value, problems) = with(json!({"nft.kube-proxy/balancing": algorithm.name()}));
+        assert_eq!((value.unwrap().algorithm, problems), (Some(algorithm), Vec::new()));
+    }
+    assert_eq!(with(json!({"other/balancing": "hash-flow"})).0.unwrap().algorithm, None);
+    // It is served all the same.
+    let (value, problems) = with(json!({"nft.kube-proxy/balancing": "fastest"}));
+    assert_eq!(value.unwrap().algorithm, None);
+    assert_eq!(
+        problems,
+        ["Service default/web: metadata.annotations[nft.kube-proxy/balancing]: \"fastest\" is none of random, hash-client, hash-flow"]
+    );
+}
+
+#[test]
 fn skipped_services() {
     for (why, patch) in [
         ("headless", json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}})),

@@ -3,9 +3,13 @@
 
 use super::sets::parse_bank;
 use super::{Bank, SetKind, SetName, digit};
+use crate::model::Algorithm;
 use crate::plan::pods::Pods;
-use nft_table::{Chain, Constant, Expression, Family, Rule, Statement, Verdict};
+use nft_table::{Chain, Constant, Expression, Family, Hash, Hashed, Rule, Statement, Verdict};
 use std::fmt;
+
+/// The seed of hashes, the same on every node and in every release: "kube".
+const HASH_SEED: u32 = 0x6b75_6265;
 
 /// Which list of endpoints, looked up how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,19 +99,26 @@ impl Kind {
     }
 }
 
-/// A shared balancing chain: `cluster4-3`, or `cluster4.2-3` for slots in the second bank.
+/// A shared balancing chain: `cluster4-3`, or `cluster4.2-3` for slots in the second bank; `hash-flow-cluster4-251` where
+/// the slots are a table for hashed flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Balancing {
     pub kind: Kind,
     pub family: Family,
     /// The bank in which the slots of its endpoints are.
     pub bank: Bank,
-    /// Number of endpoints, at least 1; 0 for the kinds of which there is one per family.
+    /// Number of slots, at least 1; 0 for the kinds of which there is one per family. By chance each endpoint has one.
     pub endpoints: u32,
+    /// How a slot is chosen.
+    pub algorithm: Algorithm,
 }
 
 impl fmt::Display for Balancing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.algorithm {
+            Algorithm::Random => {}
+            other => write!(f, "{}-", other.name())?,
+        }
         write!(f, "{}{}{}", self.kind.name(), digit(self.family), self.bank)?;
         if self.endpoints > 0 { write!(f, "-{}", self.endpoints) } else { Ok(()) }
     }
@@ -116,12 +127,17 @@ impl fmt::Display for Balancing {
 impl Balancing {
     pub fn new(kind: Kind, family: Family, bank: Bank, endpoints: usize) -> Balancing {
         let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX);
-        Balancing { kind, family, bank, endpoints }
+        Balancing { kind, family, bank, endpoints, algorithm: Algorithm::Random }
+    }
+
+    /// The same with another way to choose.
+    pub const fn by(self, algorithm: Algorithm) -> Balancing {
+        Balancing { algorithm, ..self }
     }
 
     /// The chain of a kind that there is once per family.
     pub const fn single(kind: Kind, family: Family) -> Balancing {
-        Balancing { kind, family, bank: Bank(0), endpoints: 0 }
+        Balancing { kind, family, bank: Bank(0), endpoints: 0, algorithm: Algorithm::Random }
     }
 
     /// Reads a chain name back.
@@ -134,13 +150,17 @@ impl Balancing {
         if let Some((kind, family)) = of(name).filter(|(kind, _)| kind.is_single()) {
             return Some(Balancing::single(kind, family));
         }
+        let strip = |one: Algorithm| name.strip_prefix(one.name())?.strip_prefix('-');
+        let hashed = [Algorithm::HashClient, Algorithm::HashFlow];
+        let hashed = hashed.into_iter().find_map(|one| Some((one, strip(one)?)));
+        let (algorithm, name) = hashed.unwrap_or((Algorithm::Random, name));
         let (kind, endpoints) = name.rsplit_once('-')?;
         let (kind, bank) = parse_bank(kind)?;
         let (kind, family) = of(kind).filter(|(kind, _)| !kind.is_single())?;
         // As it is written: neither "+3" nor "03", and no 0.
         let is_number = endpoints.starts_with(|digit: char| matches!(digit, '1'..='9'));
         let endpoints = is_number.then(|| endpoints.parse().ok())??;
-        Some(Balancing { kind, family, bank, endpoints })
+        Some(Balancing { kind, family, bank, endpoints, algorithm })
     }
 
     /// The chain that others than pods and the node go on to.
@@ -180,19 +200,32 @@ impl Balancing {
                 external_rules(self.family, pods, Verdict::Goto(next.to_string().into()))
             }
             (_, None) => {
-                let net = (self.endpoints > 1).then_some(1);
-                let moduli = [Some(self.endpoints), net].into_iter().flatten();
+                let net = (self.endpoints > 1).then_some(Expression::Random(1));
+                let slots = [Some(self.slot()), net].into_iter().flatten();
                 let drop = Rule::new(vec![Statement::Verdict(Verdict::Drop)]);
-                moduli.map(|modulus| self.dnat(modulus)).chain([drop]).collect()
+                slots.map(|slot| self.dnat(slot)).chain([drop]).collect()
             }
         };
         Chain::regular(self.to_string(), rules)
     }
 
-    fn dnat(self, modulus: u32) -> Rule {
+    /// The number of the slot that a packet gets.
+    fn slot(self) -> Expression {
+        let hash = |of| {
+            let (family, modulus) = (self.family, self.endpoints);
+            Expression::Hash(Hash { of, family, modulus, seed: HASH_SEED })
+        };
+        match self.algorithm {
+            Algorithm::Random => Expression::Random(self.endpoints),
+            Algorithm::HashClient => hash(Hashed::Client),
+            Algorithm::HashFlow => hash(Hashed::Flow),
+        }
+    }
+
+    fn dnat(self, slot: Expression) -> Rule {
         let family = self.family;
         let map = SetName::new(self.kind.map(), family).in_bank(self.bank);
-        let dnat = Statement::Dnat { family, key: map.slot_key(modulus), map: map.nft() };
+        let dnat = Statement::Dnat { family, key: map.slot_key(slot), map: map.nft() };
         match self.kind {
             Kind::Cluster | Kind::Local => Rule::new(vec![dnat]),
             // The key names no address, so nft wants the family in so many words.
@@ -238,10 +271,11 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_read_back(
-            kind in 0..6usize, v6: bool, bank: u16, endpoints in 1..u32::MAX
+            kind in 0..6usize, v6: bool, bank: u16, endpoints in 1..u32::MAX, algorithm in 0..3usize
         ) {
+            let algorithm = Algorithm::ALL[algorithm];
             let family = Family::BOTH[usize::from(v6)];
-            let chain = Balancing { kind: Kind::ALL[kind], family, bank: Bank(bank), endpoints };
+            let chain = Balancing { kind: Kind::ALL[kind], family, bank: Bank(bank), endpoints, algorithm };
             prop_assert_eq!(Balancing::parse(&chain.to_string()), Some(chain));
         }
     }
@@ -257,6 +291,9 @@ mod tests {
             "x4-1",
             "cluster4.1-3",
             "external-none4.2",
+            "hash-client-external-none4",
+            "random-cluster4-3",
+            "hash-flow-hash-client-cluster4-3",
         ] {
             assert_eq!(Balancing::parse(name), None, "{name}");
         }

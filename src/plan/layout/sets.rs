@@ -276,7 +276,7 @@ impl SetName {
             key: [start, rest].concat(),
             data,
             flags: SetFlags { interval, dynamic: false },
-            type_of: is_slots.then(|| (self.slot_key(2), self.endpoint())),
+            type_of: is_slots.then(|| (self.slot_key(Expression::Random(2)), self.endpoint())),
             size: None,
             counter: counting.counts(self.kind),
         }
@@ -289,14 +289,14 @@ impl SetName {
             .any(|counting| self.declaration(*counting) == *set)
     }
 
-    /// What a balancing chain looks up: the frontend, and a random number below `modulus`. In the declaration of
-    /// a map the modulus only tells nft that the field is a slot number.
-    pub fn slot_key(self, modulus: u32) -> Vec<Expression> {
+    /// What a balancing chain looks up: the frontend, and the number of a slot. In the declaration of a map the latter
+    /// only tells nft that the field is a number.
+    pub fn slot_key(self, slot: Expression) -> Vec<Expression> {
         let mut key = match self.kind.key() {
             KeyStart::Address => vip_key(self.family),
             _ => nodeport_key(),
         };
-        key.push(Expression::Random(modulus));
+        key.push(slot);
         key
     }
 

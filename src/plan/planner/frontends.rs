@@ -2,10 +2,10 @@
 
 use super::earlier_run::earlier_slots;
 use super::{Dispute, Planner};
-use crate::model::{ObjectName, Protocol, Service};
+use crate::model::{Algorithm, ObjectName, Protocol, Service};
 use crate::plan::claims::{Rank, Reason};
 use crate::plan::effects::HealthCheck;
-use crate::plan::{Frontend, PlannedFrontend, PortPlan, ports, select, slots};
+use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, hashed, ports, select, slots};
 use hashbrown::HashSet;
 use nft_table::Family;
 use std::net::IpAddr;
@@ -105,14 +105,24 @@ impl Planner {
                         Some(plan) => ([plan.cluster.clone(), plan.local.clone()], Some(plan.bank)),
                         None => earlier_slots(&self.earlier_run, &frontends),
                     };
+                    let algorithm = service.algorithm.unwrap_or(self.settings.algorithm);
+                    let place = |before: &[Backend], list: &[Backend]| match algorithm {
+                        Algorithm::Random => slots::place(before, list),
+                        // A list that fills the room is a table itself.
+                        Algorithm::HashClient | Algorithm::HashFlow => {
+                            hashed::size(list.len(), most)
+                                .map_or_else(|| list.to_vec(), |size| hashed::table(list, size))
+                        }
+                    };
                     let is_udp = port.protocol == Protocol::Udp;
                     let plan = PortPlan {
                         bank: bank.unwrap_or_else(|| self.banks.with_room(family)),
                         name: port.name.clone(),
                         protocol: port.protocol,
                         family,
-                        cluster: slots::place(&cluster, &selection.cluster),
-                        local: slots::place(&local, &selection.local),
+                        algorithm,
+                        cluster: place(&cluster, &selection.cluster),
+                        local: place(&local, &selection.local),
                         hairpin: selection.hairpin,
                         affinity: service.affinity,
                         serving: if is_udp { selection.serving } else { Vec::new() },

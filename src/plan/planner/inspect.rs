@@ -108,11 +108,15 @@ impl Planner {
             let table = &self.writer.table;
             let Some(id) = self.writer.sets().get(name) else { return };
             let Some(set) = table.set(id).cloned() else { return };
-            let elements = keys.map(|key| {
+            let with_value = |key| {
                 let value = table.get(id, &key).cloned();
                 (key, value)
-            });
-            expected.push(Expected { set, elements: elements.collect() });
+            };
+            let elements: Vec<_> = keys.map(with_value).collect();
+            // A list without endpoints asks for nothing.
+            if !elements.is_empty() {
+                expected.push(Expected { set, elements });
+            }
         };
         let key = elements::frontend_key(&planned.frontend).build();
         for kind in elements::head_sets(&planned.frontend) {

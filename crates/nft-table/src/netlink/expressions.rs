@@ -6,7 +6,7 @@
 //! converts half a 16-bit word, that is nothing.
 
 use super::numbers::{self, ct, meta, verdict};
-use crate::{Constant, DataType, Expression, Family, Reject, Rule, Statement, Verdict};
+use crate::{Constant, DataType, Expression, Family, Hash, Reject, Rule, Statement, Verdict};
 use ipnet::IpNet;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
@@ -32,6 +32,7 @@ pub fn compile(rule: &Rule, first_set_id: u32) -> Compiled {
         compiled: Compiled { anonymous_sets: Vec::new(), expressions: Vec::new() },
         first_set_id,
         family: None,
+        spare: 0,
     };
     for statement in &rule.statements {
         compiler.statement(statement);
@@ -69,11 +70,28 @@ fn value(bytes: &[u8]) -> DataAttribute {
     DataAttribute::Value(bytes.to_vec())
 }
 
+fn numgen(to: Register, modulus: u32, kind: u32) -> Expressions {
+    /// `NFTA_NG_*`
+    const DREG: u16 = 1;
+    const MODULUS: u16 = 2;
+    const TYPE: u16 = 3;
+    const OFFSET: u16 = 4;
+    let attributes = vec![
+        number(DREG, to.into()),
+        number(MODULUS, modulus),
+        number(TYPE, kind),
+        number(OFFSET, 0),
+    ];
+    other("numgen", attributes)
+}
+
 struct Compiler {
     compiled: Compiled,
     first_set_id: u32,
     /// The family that packets have from here on.
     family: Option<Family>,
+    /// The first register that nothing needs.
+    spare: u32,
 }
 
 impl Compiler {
@@ -139,6 +157,9 @@ impl Compiler {
         for family in key.iter().filter_map(|expression| expression.network_header()) {
             self.match_family(family);
         }
+        // Where nft puts what is only needed on the way: behind the key, and behind what is found.
+        let in_key: u32 = key.iter().map(|expression| words(expression.len())).sum();
+        self.spare = word + in_key + 4;
         for expression in key {
             self.load(*expression, word);
             word += words(expression.len());
@@ -162,6 +183,7 @@ impl Compiler {
             SourceAddress(_) | DestinationAddress(_) => {
                 return self.load_network_header(expression, word, expression.len() as u32);
             }
+            SourcePort => payload(to, numbers::TRANSPORT_HEADER, 0, 2),
             DestinationPort => payload(to, numbers::TRANSPORT_HEADER, 2, 2),
             Protocol => load_meta(to, meta::L4PROTO),
             NetworkFamily => load_meta(to, meta::NFPROTO),
@@ -189,23 +211,36 @@ impl Compiler {
                 ];
                 other("fib", attributes)
             }
-            Random(modulus) => {
-                /// `NFTA_NG_*`, `NFT_NG_RANDOM`
-                const DREG: u16 = 1;
-                const MODULUS: u16 = 2;
-                const TYPE: u16 = 3;
-                const OFFSET: u16 = 4;
-                const RANDOM: u32 = 1;
-                let attributes = vec![
-                    number(DREG, to.into()),
-                    number(MODULUS, modulus),
-                    number(TYPE, RANDOM),
-                    number(OFFSET, 0),
-                ];
-                other("numgen", attributes)
-            }
+            Random(modulus) => numgen(to, modulus, numbers::NUMGEN_RANDOM),
+            Incremental(modulus) => numgen(to, modulus, numbers::NUMGEN_INCREMENTAL),
+            Hash(hash) => return self.hash(hash, to),
         };
         self.push(expressions);
+    }
+
+    fn hash(&mut self, hash: Hash, to: Register) {
+        /// `NFTA_HASH_*`, `NFT_HASH_JENKINS`
+        const SREG: u16 = 1;
+        const DREG: u16 = 2;
+        const LEN: u16 = 3;
+        const MODULUS: u16 = 4;
+        const SEED: u16 = 5;
+        const TYPE: u16 = 7;
+        const JENKINS: u32 = 0;
+        let mut word = self.spare;
+        for part in hash.key() {
+            self.load(*part, word);
+            word += words(part.len());
+        }
+        let attributes = vec![
+            number(SREG, register(self.spare).into()),
+            number(DREG, to.into()),
+            number(LEN, 4 * (word - self.spare)),
+            number(MODULUS, hash.modulus),
+            number(SEED, hash.seed),
+            number(TYPE, JENKINS),
+        ];
+        self.push(other("hash", attributes));
     }
 
     /// Compares the first register with a constant.

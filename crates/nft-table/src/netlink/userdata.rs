@@ -5,7 +5,7 @@
 //! 1.0.6 writes, all versions read. A record is its type, the length of its value, the value, all
 //! without padding (libnftnl `include/libnftnl/udata.h`, nftables `src/mnl.c`, `*_build_udata` there).
 
-use super::numbers::{ct, meta};
+use super::numbers::{NUMGEN_INCREMENTAL, NUMGEN_RANDOM, ct, meta};
 use crate::{DataType, Expression, Family, Set, SetData};
 
 /// Records of a set (`enum nftnl_udata_set_types`).
@@ -37,14 +37,12 @@ const OTHER: u32 = 0;
 const TH: u32 = 11;
 const IP: u32 = 12;
 const IP6: u32 = 13;
+const TH_SPORT: u32 = 1;
 const TH_DPORT: u32 = 2;
 const IP_SADDR: u32 = 11;
 const IP_DADDR: u32 = 12;
 const IP6_SADDR: u32 = 8;
 const IP6_DADDR: u32 = 9;
-
-/// `NFT_NG_RANDOM`
-const RANDOM: u32 = 1;
 
 fn record(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
     out.extend_from_slice(&[kind, value.len() as u8]);
@@ -143,10 +141,15 @@ fn expression_numbers(expression: Expression) -> (u32, Vec<u32>) {
         CtOriginalDestination(V4) => (CT, vec![ct::DST_IP, ct::ORIGINAL.into()]),
         CtOriginalDestination(V6) => (CT, vec![ct::DST_IP6, ct::ORIGINAL.into()]),
         CtOriginalPort => (CT, vec![ct::PROTO_DST, ct::ORIGINAL.into()]),
-        Random(modulus) => (NUMGEN, vec![RANDOM, modulus, 0]),
-        CtState | CtStatus | SourceAddressType | DestinationAddressType | InputInterfaceIndex => {
-            (OTHER, vec![])
-        }
+        Random(modulus) => (NUMGEN, vec![NUMGEN_RANDOM, modulus, 0]),
+        Incremental(modulus) => (NUMGEN, vec![NUMGEN_INCREMENTAL, modulus, 0]),
+        SourcePort => (PAYLOAD, vec![TH, TH_SPORT]),
+        CtState
+        | CtStatus
+        | SourceAddressType
+        | DestinationAddressType
+        | InputInterfaceIndex
+        | Hash(_) => (OTHER, vec![]),
     }
 }
 
@@ -220,6 +223,7 @@ fn parse_expression(bytes: &[u8]) -> Option<Expression> {
         SourceAddress(Family::V6),
         DestinationAddress(Family::V4),
         DestinationAddress(Family::V6),
+        SourcePort,
         DestinationPort,
         Protocol,
         NetworkFamily,
@@ -229,6 +233,7 @@ fn parse_expression(bytes: &[u8]) -> Option<Expression> {
         CtOriginalDestination(Family::V6),
         CtOriginalPort,
         Random(modulus),
+        Incremental(modulus),
     ];
     known.into_iter().find(|candidate| {
         let (number, values) = expression_numbers(*candidate);

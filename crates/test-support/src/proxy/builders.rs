@@ -140,6 +140,12 @@ impl Service {
         self
     }
 
+    /// Sets an annotation.
+    pub fn annotation(mut self, name: &str, value: &str) -> Self {
+        self.object["metadata"]["annotations"][name] = json!(value);
+        self
+    }
+
     /// Sets the time of creation, as `2024-05-06T07:08:09Z`.
     pub fn created(mut self, time: &str) -> Self {
         self.object["metadata"]["creationTimestamp"] = json!(time);

@@ -10,7 +10,7 @@ use kube_proxy::kernel::addresses::{
 };
 use kube_proxy::kernel::nft::{Error, Kernel, Nft};
 use kube_proxy::manifests::Source;
-use kube_proxy::model::{Change, Node};
+use kube_proxy::model::{Algorithm, Change, Node};
 use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use kube_proxy::sync::{Committed, Engine, View};
 use nft_table::{Family, Table};
@@ -199,6 +199,7 @@ fn engine(lab: &Lab, config: Config) -> Engine<Nft> {
         masquerade_all: config.masquerade_all,
         localhost_nodeports: config.localhost_nodeports,
         counting: config.counting,
+        algorithm: Algorithm::Random,
     };
     let selection = || match &config.nodeport_addresses {
         Some(cidrs) => FamilySelection::Cidrs(cidrs.clone()),
