@@ -53,7 +53,9 @@ fn balancing() {
     assert_eq!(value.unwrap().algorithm, None);
     assert_eq!(
         problems,
-        ["Service default/web: metadata.annotations[nft.kube-proxy/balancing]: \"fastest\" is none of random, hash-client, hash-flow"]
+        [
+            "Service default/web: metadata.annotations[nft.kube-proxy/balancing]: \"fastest\" is none of random, hash-client, hash-flow"
+        ]
     );
 }
 
