@@ -21,6 +21,8 @@ const CHANGES: usize = 60;
 const PACKETS: usize = 5;
 /// More than any Service has endpoints.
 const DRAWS: u32 = 6;
+/// The entries of a table for hashed flows.
+const ENTRIES: u32 = 251;
 /// Services are numbered below this.
 const SERVICES: u8 = 6;
 
@@ -90,6 +92,10 @@ fn random_service(random: &mut Random, number: u8) -> Service {
     }
     if random.one_in(6) {
         made = made.spec("sessionAffinity", json!("ClientIP"));
+    }
+    if random.one_in(12) {
+        let algorithm = *random.of(&["hash-client", "hash-flow"]);
+        made = made.annotation("nft.kube-proxy/balancing", algorithm);
     }
     made.created(&format!("20{:02}-01-01T00:00:00Z", random.below(30)))
 }
@@ -196,7 +202,10 @@ fn expected(
         hosts.into_iter().find(|name| lab.ip(name, family) == ip).expect("one of the endpoints")
     };
     let mut outcomes = Vec::new();
-    for draw in 0..DRAWS {
+    let hashed = table.chains().iter().any(|chain| chain.name.starts_with("hash-"));
+    // Each endpoint has many entries, and 7 leaves out no slot of a few.
+    let draws = if hashed { (0..ENTRIES).step_by(7) } else { (0..DRAWS).step_by(1) };
+    for draw in draws {
         let mut machine = Machine {
             is_local: &|ip| ip == node || ip.is_loopback(),
             random: &mut |bound| draw % bound,

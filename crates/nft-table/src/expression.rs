@@ -59,7 +59,7 @@ pub struct Hash {
     pub seed: u32,
 }
 
-/// What a [`Hash`] is computed from.
+/// What a [`Hash`](struct@Hash) is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hashed {
     /// The source address.

@@ -379,7 +379,9 @@ fn missing_module(
             match expression {
                 "fib" => Some("nft_fib_inet".to_owned()),
                 "reject" => Some("nft_reject_inet".to_owned()),
-                "counter" | "ct" | "masq" | "nat" | "numgen" => Some(format!("nft_{expression}")),
+                "counter" | "ct" | "hash" | "masq" | "nat" | "numgen" => {
+                    Some(format!("nft_{expression}"))
+                }
                 _ => unsupported.then(|| format!("nf_tables (expression {expression})")),
             }
         }
