@@ -63,7 +63,7 @@ fn file(module: &str) -> Option<PathBuf> {
 fn refusal() -> String {
     let manifests = Manifests::new();
     let mut command = Command::new("timeout");
-    command.arg("60").arg(program()).arg("--manifests").arg(manifests.path());
+    command.arg("300").arg(program()).arg("--manifests").arg(manifests.path());
     command.args(["--hostname-override=node", "--conntrack-max-per-core=0"]);
     let output = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
