@@ -404,7 +404,7 @@ impl Evaluation<'_, '_> {
         let mut key = Vec::new();
         for expression in expressions {
             let modulus = match expression {
-                Expression::Random(modulus) | Expression::Incremental(modulus) => *modulus,
+                Expression::Random(modulus) => *modulus,
                 Expression::Hash(hash) => hash.modulus,
                 _ => 1,
             };
@@ -461,8 +461,7 @@ impl Evaluation<'_, '_> {
             }
             // Which interface it leaves by is not known here.
             Expression::OutputInterface => None,
-            // Others have counted on before.
-            Expression::Random(modulus) | Expression::Incremental(modulus) => {
+            Expression::Random(modulus) => {
                 Some((self.machine.random)(modulus).to_ne_bytes().to_vec())
             }
             Expression::NetworkFamily

@@ -40,8 +40,6 @@ pub enum Expression {
     DestinationAddressType,
     /// `numgen random mod N`: uniform in 0..N.
     Random(u32),
-    /// `numgen inc mod N`: 0, 1 and so on to N - 1, then 0 again; one counter for each rule.
-    Incremental(u32),
     /// `jhash ip saddr . th sport mod N seed S`: in 0..N, always the same for the same packets. The last part of a key.
     Hash(Hash),
 }
@@ -109,7 +107,6 @@ impl Expression {
             SourceAddressType => "fib saddr type",
             DestinationAddressType => "fib daddr type",
             Random(modulus) => return Cow::Owned(format!("numgen random mod {modulus}")),
-            Incremental(modulus) => return Cow::Owned(format!("numgen inc mod {modulus}")),
             Hash(hash) => {
                 let key: Vec<_> = hash.key().iter().map(|part| part.nft()).collect();
                 let (key, self::Hash { modulus, seed, .. }) = (key.join(" . "), hash);
@@ -136,7 +133,6 @@ impl Expression {
             | Expression::SourceAddressType
             | Expression::DestinationAddressType
             | Expression::Random(_)
-            | Expression::Incremental(_)
             | Expression::Hash(_) => 4,
         }
     }
@@ -168,9 +164,7 @@ impl Expression {
                 DataType::InetService
             }
             Expression::InputInterface | Expression::OutputInterface => DataType::InterfaceName,
-            Expression::Random(_) | Expression::Incremental(_) | Expression::Hash(_) => {
-                DataType::Slot
-            }
+            Expression::Random(_) | Expression::Hash(_) => DataType::Slot,
             _ => return None,
         })
     }

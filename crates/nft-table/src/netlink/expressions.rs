@@ -70,7 +70,7 @@ fn value(bytes: &[u8]) -> DataAttribute {
     DataAttribute::Value(bytes.to_vec())
 }
 
-fn numgen(to: Register, modulus: u32, kind: u32) -> Expressions {
+fn numgen(to: Register, modulus: u32) -> Expressions {
     /// `NFTA_NG_*`
     const DREG: u16 = 1;
     const MODULUS: u16 = 2;
@@ -79,7 +79,7 @@ fn numgen(to: Register, modulus: u32, kind: u32) -> Expressions {
     let attributes = vec![
         number(DREG, to.into()),
         number(MODULUS, modulus),
-        number(TYPE, kind),
+        number(TYPE, numbers::NUMGEN_RANDOM),
         number(OFFSET, 0),
     ];
     other("numgen", attributes)
@@ -211,8 +211,7 @@ impl Compiler {
                 ];
                 other("fib", attributes)
             }
-            Random(modulus) => numgen(to, modulus, numbers::NUMGEN_RANDOM),
-            Incremental(modulus) => numgen(to, modulus, numbers::NUMGEN_INCREMENTAL),
+            Random(modulus) => numgen(to, modulus),
             Hash(hash) => return self.hash(hash, to),
         };
         self.push(expressions);
