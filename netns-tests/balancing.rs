@@ -1,5 +1,6 @@
 //! How connections are spread, where a Service says so.
 
+use crate::listing::loads_again;
 use crate::scenario::{at, lab};
 use kube_proxy::answers::{Query, explain_now};
 use nft_table::evaluate::{Machine, Outcome, Packet, evaluate};
@@ -7,7 +8,7 @@ use nft_table::{Family, Table};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use test_support::lab::{Lab, Namespace, cluster_ip, external_ip};
+use test_support::lab::{Lab, cluster_ip, external_ip};
 use test_support::proxy::{Config, Proxy, Service, endpoints, objects, service};
 
 const BALANCING: &str = "nft.kube-proxy/balancing";
@@ -167,6 +168,8 @@ fn it_can_change_while_connections_are_open() {
         assert_eq!(committed.rebuilt, None);
         lab.from("client").tcp(target).endpoint();
         assert_eq!(connection.ask(), answer);
+        let to = format!(": goto {algorithm}-cluster6-251");
+        assert_eq!(proxy.listing().contains(&to), algorithm.starts_with("hash"), "{algorithm}");
         let again = proxy.written_by_a_new_one(Config::default());
         assert_eq!(again, 0, "a restart writes nothing with {algorithm}");
     }
@@ -185,6 +188,9 @@ fn it_goes_together_with_policies_and_affinity() {
             for port in 22_000..22_010 {
                 let answer = lab.from("client").port(port).tcp(*target);
                 assert!(["a", "b"].contains(&answer.endpoint()), "{answer:?}");
+                let source = at(lab.ip("client", family), port);
+                let expected = pod_at(&lab, predicted(proxy.table(), &lab, source, *target));
+                assert_eq!(answer.endpoint(), expected);
                 assert_eq!(answer.source(), lab.ip("client", family));
             }
             lab.from("a").tcp(*target).endpoint();
@@ -212,10 +218,5 @@ fn a_listing_loads_again() {
     ]);
     let listing = proxy.listing();
     assert!(listing.contains("jhash ip6 saddr . th sport mod 251 seed 0x6b756265"), "{listing}");
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), &listing).expect("write");
-    let elsewhere = Namespace::new().expect("a namespace");
-    elsewhere.output("nft", &["-f", file.path().to_str().expect("UTF-8")]);
-    let again = elsewhere.output("nft", &["list", "table", "inet", "kube-proxy"]);
-    test_support::listing::assert_same(&again, &listing);
+    loads_again(&lab);
 }

@@ -1,5 +1,7 @@
 //! Connections are counted by Service and endpoint, and what was counted stays.
 
+use crate::explain::said;
+use crate::listing::loads_again;
 use crate::scenario::{TCP, UDP, assert_same, at, everything, for_everything, lab};
 use kube_proxy::answers::connections_now;
 use kube_proxy::explain::CountedPort;
@@ -8,11 +10,8 @@ use kube_proxy::plan::Counting;
 use nft_table::Family;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::process::Command;
-use test_support::lab::{Lab, Load, Namespace, Outcome, cluster_ip, external_ip};
-use test_support::proxy::{
-    Config, Manifests, Program, Proxy, endpoints, objects, program, service,
-};
+use test_support::lab::{Lab, Load, Outcome, cluster_ip, external_ip};
+use test_support::proxy::{Config, Manifests, Program, Proxy, endpoints, objects, service};
 
 fn by_endpoint() -> Config {
     Config { counting: Counting::Endpoint, ..Config::default() }
@@ -171,21 +170,7 @@ fn a_listing_has_the_counts() {
     lab.from("client").tcp(at(cluster_ip(10, Family::V4), 80)).endpoint();
     let listing = proxy.listing();
     assert!(listing.contains("counter packets 1 bytes 60 comment \"default/web:80\""), "{listing}");
-    let elsewhere = Namespace::new().expect("a namespace");
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), &listing).expect("write");
-    elsewhere.output("nft", &["-f", file.path().to_str().expect("UTF-8")]);
-    assert_same(&elsewhere.output("nft", &["list", "table", "inet", "kube-proxy"]), &listing);
-}
-
-fn said(lab: &Lab, arguments: &[&str]) -> String {
-    let output = lab
-        .node()
-        .namespace
-        .run(|| Command::new(program()).args(arguments).output().expect("run kube-proxy"));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-    String::from_utf8(output.stdout).expect("UTF-8")
+    loads_again(&lab);
 }
 
 #[test]
@@ -229,6 +214,10 @@ fn the_program_says_what_it_counts() {
     for part in ["2 Services", "default/web", "80/TCP", "CONNECTIONS"] {
         assert!(top.contains(part), "no {part} in {top}");
     }
+    let top: Value =
+        serde_json::from_str(&said(&lab, &["top", "-o", "json", "--interval", "100ms"])).unwrap();
+    let total = |number: usize| (top[number]["name"].clone(), top[number]["total"].clone());
+    assert_eq!((total(0), total(1)), ((json!("empty"), json!(1)), (json!("web"), json!(4))));
     // A new process goes on.
     drop(program);
     let program = Program::start_with(&lab, &manifests, &flags);

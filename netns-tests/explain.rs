@@ -48,7 +48,7 @@ fn text(output: &Output) -> String {
 
 /// What it prints; it has to succeed.
 #[track_caller]
-fn said(lab: &Lab, arguments: &[&str]) -> String {
+pub fn said(lab: &Lab, arguments: &[&str]) -> String {
     let output = command(lab, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output));
     text(&output)

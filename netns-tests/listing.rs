@@ -57,7 +57,8 @@ fn nft(namespace: &Namespace, command: &str, arguments: &[&str], input: &str) ->
     })
 }
 
-fn loads_again(lab: &Lab) {
+/// What each nft lists, it can load, and lists again alike.
+pub fn loads_again(lab: &Lab) {
     for command in commands() {
         let list = ["list", "table", "inet", "kube-proxy"];
         let listing = nft(&lab.node().namespace, &command, &list, "");

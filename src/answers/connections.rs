@@ -19,10 +19,10 @@ pub fn read(mut uncounted: Uncounted) -> Result<Connections, Error> {
         let set = name.declaration(uncounted.counting);
         let keys: Vec<&Key> = elements.iter().map(|(key, _)| key).collect();
         let there = nft.counts(TABLE, &set, &keys)?;
-        for ((_, port), (value, count)) in
-            elements.iter().zip(there).filter_map(|(element, there)| Some((element, there?)))
-        {
-            uncounted.count(*port, &value, count);
+        for ((_, port), there) in elements.iter().zip(there) {
+            if let Some((value, count)) = there {
+                uncounted.count(*port, &value, count);
+            }
         }
     }
     Ok(uncounted.finish())

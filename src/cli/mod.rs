@@ -77,7 +77,7 @@ enum Command {
     },
     /// Watch new connections by Service and endpoint, refusals and syncs
     ///
-    /// Where nobody looks (standard output is no terminal), or with --once, it prints what happened in one interval. The
+    /// Where nobody looks (standard output is no terminal), with --once or -o json, it prints what happened in one interval. The
     /// running kube-proxy has to count connections: --count-connections=service, or =endpoint for those of the
     /// selected Service by endpoint as well.
     #[command(after_help = "Examples:\n  \
@@ -93,9 +93,8 @@ enum Command {
         /// Print what happens in one interval, and exit
         #[arg(long)]
         once: bool,
-        /// Where the running kube-proxy has its metrics (metricsBindAddress)
-        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:10249")]
-        server: String,
+        #[command(flatten)]
+        common: Common,
     },
     /// Print the nft listing that manifests ask for, without touching the kernel
     ///
@@ -250,15 +249,16 @@ fn run_command(command: Command) -> anyhow::Result<ExitCode> {
             let list = serde_json::to_value(all_services(&common.server, filter)?)?;
             show(&mut out, common.output, list, services::write)?;
         }
-        Command::Top { namespace, interval, once, server } => {
+        Command::Top { namespace, interval, once, common: Common { server, output } } => {
             let options = top::Options { server, namespace, interval };
-            if once || !io::stdout().is_terminal() {
-                top::once(&mut out, &options)?;
-            } else {
+            if output == Output::Text && !once && io::stdout().is_terminal() {
                 drop(out);
                 top::watch(&options)?;
                 return Ok(ExitCode::SUCCESS);
             }
+            let seen = top::once(&options)?;
+            let write = |out: &mut _, rates: &Vec<_>| top::write(out, &seen, rates);
+            show(&mut out, output, serde_json::to_value(&seen.rates)?, write)?;
         }
         Command::Render { files, address, serving } => {
             log_to_stderr();

@@ -17,6 +17,14 @@ fn filled() -> Table {
     table
 }
 
+/// What is read back is the table, and nothing else.
+#[track_caller]
+fn assert_filled(nft: &mut Nft) {
+    let mut again = filled();
+    again.adopt(nft.snapshot("kube-proxy").unwrap());
+    assert!(again.changes().is_empty(), "{:#?}", again.changes());
+}
+
 /// The table with all that nft 1.0.6 cannot load, but newer versions can.
 fn filled_for_newer() -> Table {
     let mut table = filled();
@@ -59,9 +67,7 @@ fn what_was_committed_is_there() {
     in_namespace(|| {
         let mut nft = Nft::open().unwrap();
         commit(&mut nft, &mut filled());
-        let mut again = filled();
-        again.adopt(nft.snapshot("kube-proxy").unwrap());
-        assert!(again.changes().is_empty(), "{:#?}", again.changes());
+        assert_filled(&mut nft);
     });
 }
 
@@ -298,9 +304,7 @@ fn an_affinity_comes_and_goes() {
             table.remove_set(table.set_id(&name).unwrap());
             commit(&mut nft, &mut table);
         }
-        let mut again = filled();
-        again.adopt(nft.snapshot("kube-proxy").unwrap());
-        assert!(again.changes().is_empty(), "{:#?}", again.changes());
+        assert_filled(&mut nft);
     });
 }
 
@@ -334,9 +338,7 @@ fn elements_go_on_from_what_they_have_counted() {
         let others: Vec<&Key> = there[1..].iter().map(|(key, _)| key).collect();
         let counted = nft.counts("kube-proxy", &set, &others).unwrap();
         assert!(counted.iter().flatten().all(|(_, count)| *count == Count::default()));
-        let mut again = filled();
-        again.adopt(nft.snapshot("kube-proxy").unwrap());
-        assert!(again.changes().is_empty(), "{:#?}", again.changes());
+        assert_filled(&mut nft);
         let listed = sh("nft list map inet kube-proxy service-nodeports4");
         assert!(listed.contains(&text::counted(&set, key, value, count)), "{listed}");
     });

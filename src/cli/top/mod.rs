@@ -9,9 +9,9 @@ mod screen;
 use super::client;
 use crate::explain::Connections;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use rates::{Look, Order};
-use screen::{Screen, number};
-use std::io::Write;
+use rates::{Look, Order, Rate};
+use screen::{PORTS, Screen, number};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 /// Points of the chart of all connections.
@@ -38,23 +38,27 @@ pub fn watch(options: &Options) -> anyhow::Result<()> {
     watched
 }
 
-/// Writes what happens in one interval.
+/// What happens in one interval.
 ///
 /// # Errors
 /// No proxy answers.
-pub fn once(out: &mut impl Write, options: &Options) -> anyhow::Result<()> {
+pub fn once(options: &Options) -> anyhow::Result<Screen> {
     let before = look(options)?;
     std::thread::sleep(options.interval);
     let now = look(options)?;
     let rates = rates::rates(&before, &now, Order::Rate);
-    let screen = Screen { looks: Some((before, now)), rates, ..Screen::default() };
-    for line in screen.head() {
+    Ok(Screen { looks: Some((before, now)), rates, ..Screen::default() })
+}
+
+/// Writes it for people.
+pub fn write(out: &mut impl Write, seen: &Screen, rates: &[Rate]) -> io::Result<()> {
+    for line in seen.head() {
         writeln!(out, "{line}")?;
     }
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(["SERVICE", "PORT", "CONN/S", "REFUSED/S", "DROPPED/S", "CONNECTIONS"]);
-    for rate in &screen.rates {
+    table.set_header(PORTS);
+    for rate in rates {
         table.add_row([
             format!("{}/{}", rate.namespace, rate.name),
             rate.port.clone(),
@@ -64,7 +68,7 @@ pub fn once(out: &mut impl Write, options: &Options) -> anyhow::Result<()> {
             rate.total.to_string(),
         ]);
     }
-    for line in table.lines().filter(|_| !screen.rates.is_empty()) {
+    for line in table.lines().filter(|_| !rates.is_empty()) {
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What happened between two looks.
 
 use crate::explain::{Connections, CountedPort};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ pub struct Look {
 }
 
 /// What happened to a Service port, for each second.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Rate {
     pub namespace: String,
     pub name: String,

@@ -10,6 +10,9 @@ use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table, TableState};
 /// Rows for the endpoints of the selected Service port, their header among them.
 const ENDPOINTS: u16 = 10;
 
+/// The header of Service ports.
+pub const PORTS: [&str; 6] = ["SERVICE", "PORT", "CONN/S", "REFUSED/S", "DROPPED/S", "CONNECTIONS"];
+
 /// All that is shown.
 #[derive(Default)]
 pub struct Screen {
@@ -137,13 +140,8 @@ impl Screen {
             Constraint::Length(10),
             Constraint::Length(14),
         ];
-        let header = ["SERVICE", "PORT", "CONN/S", "REFUSED/S", "DROPPED/S", "CONNECTIONS"];
-        let header = header.iter().enumerate().map(|(index, name)| {
-            let line = Line::raw(*name).bold();
-            Cell::from(if index < 2 { line } else { line.right_aligned() })
-        });
         let table = Table::new(rows, widths)
-            .header(Row::new(header))
+            .header(header(&PORTS, 2))
             .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
         frame.render_stateful_widget(table, area, &mut self.selected);
     }
@@ -167,13 +165,18 @@ impl Screen {
             Constraint::Length(14),
             Constraint::Length(9),
         ];
-        let header = ["ENDPOINT", "CONN/S", "CONNECTIONS", "SHARE"];
-        let header = header.iter().enumerate().map(|(index, name)| {
-            let line = Line::raw(*name).bold();
-            Cell::from(if index < 1 { line } else { line.right_aligned() })
-        });
-        frame.render_widget(Table::new(rows, widths).header(Row::new(header)), area);
+        let header = header(&["ENDPOINT", "CONN/S", "CONNECTIONS", "SHARE"], 1);
+        frame.render_widget(Table::new(rows, widths).header(header), area);
     }
+}
+
+/// A header of which the first columns are words, and the others numbers.
+fn header<'a>(names: &[&'a str], words: usize) -> Row<'a> {
+    let cell = |(index, name): (usize, &&'a str)| {
+        let line = Line::raw(*name).bold();
+        Cell::from(if index < words { line } else { line.right_aligned() })
+    };
+    names.iter().enumerate().map(cell).collect()
 }
 
 /// A rate: exact where it is small.
