@@ -1,5 +1,6 @@
 //! What has to hold of every planned table, for tests.
 
+use super::layout::{Balancing, Bank, SetName};
 use super::{Planner, layout};
 use nft_table::{Family, Key, Table, Value};
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ pub fn normal(table: &Table) -> BTreeMap<String, Vec<String>> {
         let mut slots: BTreeMap<Key, Vec<u32>> = BTreeMap::new();
         for (key, value) in table.elements(id) {
             let Value::Data(_) = value else {
-                elements.push(nft_table::text::element(set, key, value));
+                elements.push(in_first_bank(&nft_table::text::element(set, key, value)));
                 continue;
             };
             assert!(has_slots);
@@ -28,16 +29,25 @@ pub fn normal(table: &Table) -> BTreeMap<String, Vec<String>> {
             let all: Vec<u32> = (0..slots.len() as u32).collect();
             assert_eq!(slots, all, "slots of {frontend:?} have gaps");
         }
-        elements.sort_unstable();
-        normal.insert(set.name.to_string(), elements);
+        normal.entry(in_first_bank(&set.name)).or_insert_with(Vec::new).extend(elements);
     }
+    normal.values_mut().for_each(|elements| elements.sort_unstable());
     for chain in table.chains() {
-        normal.insert(
-            format!("chain {}", chain.name),
-            chain.rules.iter().map(ToString::to_string).collect(),
-        );
+        let rules = chain.rules.iter().map(|rule| in_first_bank(&rule.to_string()));
+        normal.insert(format!("chain {}", in_first_bank(&chain.name)), rules.collect());
     }
     normal
+}
+
+/// The text with all names of maps and chains as if nobody had needed a second bank.
+fn in_first_bank(text: &str) -> String {
+    let word = |word: &str| {
+        let (mark, name) = word.split_at(usize::from(word.starts_with('@')));
+        let set = SetName::parse(name).map(|set| set.in_bank(Bank(0)).nft().to_string());
+        let chain = || Some(Balancing { bank: Bank(0), ..Balancing::parse(name)? }.to_string());
+        format!("{mark}{}", set.or_else(chain).unwrap_or_else(|| name.to_owned()))
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// What the kernel would check: everything that is referred to is there.
