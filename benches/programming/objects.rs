@@ -79,6 +79,8 @@ pub fn service(number: u32) -> Change {
         external_local: false,
         affinity: None,
         algorithm: None,
+        weights: None,
+        table_size: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
         health_check_node_port: None,
@@ -101,6 +103,7 @@ pub fn slice(number: u32, endpoints: impl Iterator<Item = u32>) -> Change {
         family: Family::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: endpoints.map(endpoint).collect(),
+        described: Box::default(),
         trigger_time: None,
     };
     Change::EndpointSlice(slice.name.clone(), Some(Box::new(slice)))

@@ -3,7 +3,7 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use kube_proxy::model::{
     Algorithm, Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, Node,
-    ObjectName, Protocol, Service, ServicePort, ServiceType,
+    ObjectName, Protocol, Service, ServicePort, ServiceType, Weights,
 };
 use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use nft_table::evaluate::Packet;
@@ -148,7 +148,13 @@ fn service(u: &mut Unstructured<'_>, number: u8) -> Result<Service> {
         internal_local: u.ratio(1, 3)?,
         external_local: u.ratio(1, 3)?,
         affinity: if u.ratio(1, 4)? { Some(Duration::from_secs(60)) } else { None },
-        algorithm: None,
+        algorithm: *u.choose(&[None, Some(Algorithm::RoundRobin), Some(Algorithm::HashFlow)])?,
+        weights: if u.ratio(1, 4)? {
+            Weights::parse("node/node-1=2, node/node-2=0, *=7").ok().map(Arc::new)
+        } else {
+            None
+        },
+        table_size: *u.choose(&[None, Some(251)])?,
         source_ranges: if u.ratio(1, 3)? {
             let ranges = [
                 "198.51.100.0/31",
@@ -234,6 +240,7 @@ fn slice(u: &mut Unstructured<'_>, service: u8, number: u8) -> Result<EndpointSl
         family,
         ports,
         endpoints,
+        described: Box::default(),
         trigger_time: None,
     })
 }

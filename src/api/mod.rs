@@ -27,7 +27,7 @@ pub use events::{Event, EventSeverity, EventWriter, Regarding};
 #[doc(hidden)]
 pub use needed::Needed;
 
-use crate::intake::Options as IntakeOptions;
+use crate::intake::{Ask, Described, Options as IntakeOptions};
 use crate::model::Change;
 use http::HeaderValue;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -40,6 +40,7 @@ use reflector::Selectors;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use watch::{Done, Watch};
 
@@ -86,7 +87,10 @@ pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
     };
     let node_listed = within(options.wait_for_node, done.clone());
     let cidrs_listed = within(PATIENCE, done.clone());
-    let new = |complete: Done| Watch::new(options.intake.clone(), sink.clone(), complete);
+    let (tell, asks) = unbounded_channel();
+    let intake =
+        IntakeOptions { described: Described::asked(tell.clone()), ..options.intake.clone() };
+    let new = |complete: Done| Watch::new(intake.clone(), sink.clone(), complete);
     let selectors = |labels: Option<&str>, fields: Option<&str>| Selectors {
         labels: labels.map(str::to_owned),
         fields: fields.map(str::to_owned),
@@ -100,8 +104,17 @@ pub fn watch(client: &Client, options: &Options, sink: Sink) -> JoinSet<()> {
     // The small lists first: the drop rule and the detector then come with the first commit.
     tasks.spawn(new(cidrs_listed).run::<ServiceCIDR>(c(), a(), selectors(None, None)));
     tasks.spawn(new(node_listed).run::<Node>(c(), a(), selectors(None, Some(&name))));
-    tasks.spawn(new(Box::new(done.clone())).run::<Needed<Service>>(c(), a(), services));
-    tasks.spawn(new(Box::new(done)).run::<Needed<EndpointSlice>>(c(), a(), slices));
+    let services_listed = {
+        let done = done.clone();
+        move || {
+            // After all that they ask for. Nobody reads slices any more when nobody listens.
+            let _ = tell.send(Ask::AllRead);
+            done();
+        }
+    };
+    tasks.spawn(new(Box::new(services_listed)).run::<Needed<Service>>(c(), a(), services));
+    let of_slices = new(Box::new(done)).asked(asks);
+    tasks.spawn(of_slices.run::<Needed<EndpointSlice>>(c(), a(), slices));
     tasks
 }
 

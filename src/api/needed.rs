@@ -1,7 +1,7 @@
-//! Services and EndpointSlices without the fields that nobody reads: managed fields, references to pods,
+//! Services and EndpointSlices without the fields that nobody reads: managed fields, owners,
 //! and more. Those are most of an object, and most of the time of decoding it would go into them.
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice,
 };
@@ -86,6 +86,8 @@ struct EndpointFields {
     conditions: Option<EndpointConditions>,
     hints: Option<EndpointHints>,
     node_name: Option<String>,
+    target_ref: Option<ObjectReference>,
+    zone: Option<String>,
 }
 
 impl From<EndpointFields> for Endpoint {
@@ -95,6 +97,8 @@ impl From<EndpointFields> for Endpoint {
             conditions: fields.conditions,
             hints: fields.hints,
             node_name: fields.node_name,
+            target_ref: fields.target_ref,
+            zone: fields.zone,
             ..Endpoint::default()
         }
     }
@@ -170,7 +174,7 @@ mod tests {
         let slice = both_ways(&slice, read);
         assert_eq!(slice.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(slice.metadata.managed_fields, None);
-        assert_eq!(slice.endpoints.unwrap()[0].target_ref, None);
+        assert_eq!(slice.endpoints.unwrap()[0].hostname, None);
     }
 
     #[test]

@@ -111,6 +111,12 @@ impl Source {
             let script = match request.uri().path() {
                 "/api/v1/services" => services.clone(),
                 "/apis/discovery.k8s.io/v1/endpointslices" => slices.clone(),
+                "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices" => {
+                    assert_eq!(query, "&labelSelector=kubernetes.io%2Fservice-name%3Dweb");
+                    let items = [slice("web-1", 9), slice("unknown", 9)];
+                    let list = json!({"metadata": {"resourceVersion": "9"}, "items": items});
+                    Script::new(Encoding::Json, [Answer::List(list)])
+                }
                 _ => Script::new(Encoding::Json, []),
             };
             async move { Ok::<_, Infallible>(answer(script, query).await) }
@@ -137,7 +143,10 @@ impl Source {
                 .iter()
                 .map(|change| match change {
                     Change::Service(object, value) => name(object, value.is_some()),
-                    Change::EndpointSlice(object, value) => name(object, value.is_some()),
+                    Change::EndpointSlice(object, value) => {
+                        let described = value.as_ref().is_some_and(|v| !v.described.is_empty());
+                        name(object, value.is_some()) + if described { " described" } else { "" }
+                    }
                     Change::Node(_) | Change::ServiceCidr(..) => "?".to_owned(),
                 })
                 .collect(),
@@ -154,6 +163,61 @@ fn service(name: &str, version: u64) -> Value {
             "ipFamilies": ["IPv4"], "ports": [{"port": 80, "protocol": "TCP"}],
         },
     })
+}
+
+/// A slice of the Service `web`.
+fn slice(name: &str, version: u64) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": name, "namespace": "default", "resourceVersion": version.to_string(),
+            "labels": {"kubernetes.io/service-name": "web"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.244.0.7"], "targetRef": {"kind": "Pod", "name": "web-a"}}],
+        "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
+    })
+}
+
+fn weighted(name: &str, version: u64) -> Value {
+    let mut service = service(name, version);
+    service["metadata"]["annotations"] = json!({"nft.kube-proxy/weights": "web-a=2"});
+    service
+}
+
+/// What is complete is described, and slices that have been read are read again: those of a Service, or of very many
+/// all.
+#[tokio::test(start_paused = true)]
+async fn slices_are_read_again_for_weights() {
+    let slices = Script::new(
+        Encoding::Json,
+        [Answer::Events(vec![event("ADDED", slice("web-1", 3)), bookmark(5, true)])],
+    );
+    let services = Script::new(
+        Encoding::Json,
+        [
+            Answer::Refusal(500, "starting"),
+            Answer::Events(vec![event("ADDED", weighted("web", 4)), bookmark(5, true)]),
+        ],
+    );
+    let mut source = Source::start(&services, &slices);
+    assert_eq!(source.next().await, ["+web-1"]);
+    assert_eq!(source.next().await, ["+web"]);
+    assert_eq!(source.next().await, ["+web-1 described"]);
+    assert_eq!(source.next().await, ["complete"]);
+
+    let all = || vec![event("ADDED", slice("web-1", 3)), bookmark(5, true)];
+    let slices = Script::new(Encoding::Json, [Answer::Events(all()), Answer::Events(all())]);
+    let mut many: Vec<Value> =
+        (0..20).map(|n| event("ADDED", weighted(&format!("other-{n}"), n))).collect();
+    many.extend([event("ADDED", weighted("web", 30)), bookmark(31, true)]);
+    let services =
+        Script::new(Encoding::Json, [Answer::Refusal(500, "starting"), Answer::Events(many)]);
+    let mut source = Source::start(&services, &slices);
+    assert_eq!(source.next().await, ["+web-1"]);
+    assert_eq!(source.next().await.len(), 21);
+    assert_eq!(source.next().await, ["+web-1 described"]);
+    assert_eq!(source.next().await, ["complete"]);
 }
 
 fn event(kind: &str, object: Value) -> Value {

@@ -4,27 +4,38 @@
 //! when that list is complete. While the server is away nothing is passed on, so the last state stays.
 //! Of each object only the name and a hash of its version are kept: about 60 bytes, of which the name
 //! is shared with the plan.
+//!
+//! Slices are read without what hardly anybody needs ([`Described`](crate::intake::Described)). Where a Service comes to need it, its slices
+//! are asked for once more, while the events wait: so what is answered is never older than what has come before.
 
 use super::encoding::Unreadable;
 use super::kind::{Kind, gone};
 use super::reflector::{Error, Event, Selectors, follow};
 use super::{Notice, Sink};
 use crate::causes::with_causes;
-use crate::intake::{Intake, ObjectKey, Options as IntakeOptions, Reporter};
+use crate::intake::{Ask, Intake, ObjectKey, Options as IntakeOptions, Reporter};
 use crate::model::Change;
 use foldhash::fast::{FixedState, RandomState};
 use futures::{FutureExt, StreamExt};
 use hashbrown::HashMap;
 use http::HeaderValue;
-use kube::Client;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::DefaultBackoff;
+use kube::{Api, Client};
 use std::hash::BuildHasher;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{sleep, timeout};
 
 /// Changes in a batch at most; a batch is never held back to fill it.
 const BATCH: usize = 1024;
+/// Of so many Services slices are read again one by one.
+const AGAIN: usize = 16;
+/// For so long events wait for slices that are read again.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a kind that the server lacks is asked for.
 const MISSING: Duration = Duration::from_secs(60);
 
@@ -33,8 +44,8 @@ pub type Done = Box<dyn FnOnce() + Send>;
 
 /// What is known of an object.
 struct Seen {
-    /// Hash of its `resourceVersion`.
-    version: u64,
+    /// Hash of its `resourceVersion`; None: it is to be read again, whatever its version.
+    version: Option<u64>,
     /// The list in which it was last seen, counted from 1.
     list: u32,
 }
@@ -52,6 +63,12 @@ pub struct Watch {
     backoff: DefaultBackoff,
     /// Failures since the last success.
     failures: u32,
+    /// Services whose slices are to be read again; the first list is complete when all Services have been read.
+    asks: Option<UnboundedReceiver<Ask>>,
+    /// The list has come to its end.
+    is_listed: bool,
+    /// Nobody is left who may ask before that counts.
+    may_complete: bool,
 }
 
 impl Watch {
@@ -66,14 +83,40 @@ impl Watch {
             batch: Vec::new(),
             backoff: DefaultBackoff::default(),
             failures: 0,
+            asks: None,
+            is_listed: false,
+            may_complete: true,
         }
+    }
+
+    /// Reads slices again for those who ask, and is not complete before all Services have been read.
+    pub fn asked(self, asks: UnboundedReceiver<Ask>) -> Self {
+        Watch { asks: Some(asks), may_complete: false, ..self }
     }
 
     /// Follows the objects that `selectors` select; never returns.
     pub async fn run<K: Kind>(mut self, client: Client, accept: HeaderValue, selectors: Selectors) {
-        let mut events = follow::<K>(client, accept, selectors);
-        // The stream has no end.
-        while let Some(first) = events.next().await {
+        let new = || follow::<K>(client.clone(), accept.clone(), selectors.clone());
+        let mut events = new();
+        loop {
+            let first = tokio::select! {
+                biased;
+                asks = next_asks(&mut self.asks) => {
+                    if !self.read_again(&client, &asks).await {
+                        // All of them then, as after any failure.
+                        self.known.values_mut().for_each(|seen| seen.version = None);
+                        self.is_listed = false;
+                        events = new();
+                    }
+                    self.flush();
+                    self.may_complete |= asks.contains(&Ask::AllRead);
+                    self.complete();
+                    continue;
+                }
+                event = events.next() => event,
+            };
+            // The stream has no end.
+            let Some(first) = first else { return };
             let mut outcome = first.map(|event| self.take(event));
             // Whatever else has arrived goes into the same batch.
             while outcome.is_ok()
@@ -88,6 +131,30 @@ impl Watch {
                 self.wait::<K>(&error).await;
             }
         }
+    }
+
+    /// Reads the slices of a few Services again; whether that was possible.
+    async fn read_again(&mut self, client: &Client, asks: &[Ask]) -> bool {
+        if asks.len() > AGAIN {
+            return false;
+        }
+        for ask in asks {
+            let Ask::Service(service) = ask else { continue };
+            let labels = format!("kubernetes.io/service-name={}", service.name);
+            let of = Api::<EndpointSlice>::namespaced(client.clone(), &service.namespace);
+            // Without a version the newest is answered.
+            let params = ListParams::default().labels(&labels);
+            let Ok(Ok(list)) = timeout(PATIENCE, of.list(&params)).await else { return false };
+            for object in list {
+                let reading = self.intake.endpoint_slice(&object);
+                // One that is not known yet, or is skipped, comes with the events or does not.
+                if let Some(seen) = self.known.get_mut(&reading.key) {
+                    seen.version = Some(version(&object.metadata));
+                    self.batch.push(reading.change);
+                }
+            }
+        }
+        true
     }
 
     /// Reports an error and waits before the next attempt.
@@ -133,11 +200,10 @@ impl Watch {
     /// Takes an added or changed object.
     fn apply<K: Kind>(&mut self, object: &K) {
         let reading = object.read(&mut self.intake);
-        let version = FixedState::default().hash_one(&object.meta().resource_version);
-        let seen = Seen { version, list: self.lists };
+        let seen = Seen { version: Some(version(object.meta())), list: self.lists };
         match self.known.get_mut(&reading.key) {
             Some(known) => {
-                let same = known.version == version;
+                let same = known.version == seen.version;
                 *known = seen;
                 if same {
                     return;
@@ -177,15 +243,24 @@ impl Watch {
         self.end_of_list();
     }
 
-    /// All is there that the server has, for the first time.
+    /// All is there that the server has.
     fn end_of_list(&mut self) {
-        if let Some(complete) = self.complete.take() {
+        self.is_listed = true;
+        self.complete();
+    }
+
+    fn complete(&mut self) {
+        if self.is_listed
+            && self.may_complete
+            && let Some(complete) = self.complete.take()
+        {
             complete();
         }
     }
 
     fn forget(&mut self, key: &ObjectKey) {
         self.reporter.forget(key);
+        self.intake.forget(key);
         self.batch.push(gone(key));
     }
 
@@ -194,6 +269,21 @@ impl Watch {
             (self.sink)(Notice::Changes(std::mem::take(&mut self.batch)));
         }
     }
+}
+
+fn version(metadata: &ObjectMeta) -> u64 {
+    FixedState::default().hash_one(&metadata.resource_version)
+}
+
+/// Who has asked, as many as there are; never returns where nobody can ask.
+async fn next_asks(asks: &mut Option<UnboundedReceiver<Ask>>) -> Vec<Ask> {
+    let mut all = Vec::new();
+    if let Some(asks) = asks
+        && asks.recv_many(&mut all, usize::MAX).await > 0
+    {
+        return all;
+    }
+    std::future::pending().await
 }
 
 /// The word for logs.

@@ -160,6 +160,7 @@ pub fn intake(config: &Config, on_problem: OnProblem) -> intake::Options {
         allow_service_external_ips: config.feature_gates.enabled(ALLOW_SERVICE_EXTERNAL_IPS),
         bind_address: config.node_ip_override,
         on_problem,
+        ..intake::Options::default()
     }
 }
 

@@ -44,17 +44,16 @@ pub(super) fn balancing(
     warnings: &mut Vec<String>,
 ) -> Algorithm {
     let scheduler = document.ipvs.scheduler.as_str();
-    match scheduler {
-        _ if mode != ProxyMode::Ipvs => Algorithm::Random,
-        "sh" | "mh" => Algorithm::HashClient,
-        "" => Algorithm::Random,
-        other => {
-            warnings.push(format!(
-                "ipvs.scheduler: there is no {other:?} here, endpoints are chosen by chance; sh and mh have a counterpart"
-            ));
-            Algorithm::Random
-        }
+    // Who names none did not choose one.
+    if mode != ProxyMode::Ipvs || scheduler.is_empty() {
+        return Algorithm::Random;
     }
+    Algorithm::of_ipvs(scheduler).unwrap_or_else(|| {
+        warnings.push(format!(
+            "ipvs.scheduler: there is no {scheduler:?} here, endpoints are chosen by chance; rr, wrr, sh and mh have a counterpart"
+        ));
+        Algorithm::Random
+    })
 }
 
 /// syncPeriod and minSyncPeriod of the section of the mode.

@@ -10,7 +10,8 @@ pub const MOST: usize = 2_000;
 
 /// The endpoints of the port that a frontend belongs to.
 pub fn all(planner: &Planner, found: &Found<'_>) -> Vec<Endpoint> {
-    let slices = found.inspected.slices.iter();
+    let weights = found.inspected.service.weights.as_deref();
+    let slices = (found.inspected.slices.iter(), weights);
     let family = found.frontend.family();
     let here = planner.here();
     let judged = judge(found.port, family, slices, here, MOST);
@@ -43,6 +44,9 @@ fn endpoint(
             whom.map_or_else(|| text.clone(), |whom| format!("{whom}: {text}"))
         })
         .collect();
+    if in_use && judged.weight != 1 {
+        reasons.push(format!("weight {}", judged.weight));
+    }
     if in_use && !planned.contains(&judged.backend) {
         in_use = false;
         reasons.push(match found.inspected.cut {
@@ -62,6 +66,7 @@ fn words(why: Why, judged: &Judged<'_>, here: &Here) -> String {
     };
     match why {
         Why::InUse => "ready".to_owned(),
+        Why::NoWeight => "its weight is 0".to_owned(),
         Why::InUseTerminating => "terminating, but still serving, and no other is ready".to_owned(),
         Why::Terminating => "terminating".to_owned(),
         Why::NotReady if endpoint.conditions.terminating => {

@@ -130,6 +130,8 @@ mod tests {
             external_local: false,
             affinity: None,
             algorithm: None,
+            weights: None,
+            table_size: None,
             source_ranges: Vec::new(),
             unreadable_ranges: Vec::new(),
             health_check_node_port: None,

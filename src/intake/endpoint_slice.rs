@@ -3,8 +3,11 @@
 use super::problem::{Field, Findings, NotAPort, NotAnIp};
 use super::service::protocol;
 use super::special::special;
-use super::{Intake, ObjectKey, Reading, has_label, items, label, port_number};
-use crate::model::{Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family, parse_ip};
+use super::{Intake, ObjectKey, Reading, annotations, has_label, items, label, port_number};
+use crate::model::{
+    Change, Conditions, Description, Endpoint, EndpointPort, EndpointSlice, Family, ObjectName,
+    Weights, parse_ip,
+};
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -60,14 +63,26 @@ impl Intake {
         };
         let ports = self.endpoint_ports(object, findings);
         let list = items(&object.endpoints);
-        let mut endpoints = Vec::with_capacity(list.len());
-        for (index, endpoint) in list.iter().enumerate() {
-            endpoints.extend(self.endpoint(index, endpoint, family, findings));
+        let name = self.name(&object.metadata);
+        let weights = annotations::weights(&object.metadata, findings);
+        let of = ObjectName { namespace: name.namespace.clone(), name: service.clone() };
+        let is_described = weights.is_some() || self.options.described.are_wanted(&of);
+        let (mut endpoints, mut described) = (Vec::with_capacity(list.len()), Vec::new());
+        for (index, object) in list.iter().enumerate() {
+            let Some(endpoint) = self.endpoint(index, object, family, findings) else { continue };
+            if is_described {
+                described.push(self.description(object, weights.as_deref()));
+            }
+            endpoints.push(endpoint);
         }
         endpoints.shrink_to_fit();
+        if described.iter().all(|described| *described == Description::default()) {
+            described.clear();
+        }
         Some(EndpointSlice {
-            name: self.name(&object.metadata),
+            name,
             service,
+            described: described.into(),
             family,
             ports,
             endpoints,
@@ -96,6 +111,23 @@ impl Intake {
         }
         ports.shrink_to_fit();
         ports
+    }
+
+    /// What weights go by, and the weight that the slice itself gives.
+    fn description(
+        &mut self,
+        endpoint: &discovery::Endpoint,
+        weights: Option<&Weights>,
+    ) -> Description {
+        let mut text = |text: Option<&String>| text.map(|text| self.strings.text(text));
+        let mut described = Description {
+            pod: text(endpoint.target_ref.as_ref().and_then(|pod| pod.name.as_ref())),
+            zone: text(endpoint.zone.as_ref()),
+            weight: None,
+        };
+        let node = endpoint.node_name.as_deref();
+        described.weight = weights.and_then(|weights| weights.of(&described, node));
+        described
     }
 
     /// An endpoint, or `None` when its first address is unusable.

@@ -14,7 +14,9 @@
 //!
 //! What a Service claims together with *another* Service is not judged here but in the plan.
 
+mod annotations;
 mod budget;
+mod described;
 mod endpoint_slice;
 mod node;
 mod problem;
@@ -26,6 +28,7 @@ mod strings;
 #[cfg(test)]
 mod tests;
 
+pub use described::{Ask, Described};
 pub use problem::{ObjectKey, OnProblem, Problem, Reporter};
 pub use strings::Interner;
 
@@ -42,6 +45,8 @@ pub struct Options {
     pub bind_address: Option<IpAddr>,
     /// Told of invalid objects, beside the log.
     pub on_problem: OnProblem,
+    /// Of which endpoints more is kept than addresses and conditions.
+    pub described: Described,
 }
 
 impl Default for Options {
@@ -50,6 +55,7 @@ impl Default for Options {
             allow_service_external_ips: true,
             bind_address: None,
             on_problem: OnProblem::default(),
+            described: Described::default(),
         }
     }
 }
@@ -75,6 +81,13 @@ pub struct Intake {
 impl Intake {
     pub fn new(options: Options) -> Self {
         Intake { options, strings: Interner::default() }
+    }
+
+    /// An object is gone.
+    pub fn forget(&mut self, key: &ObjectKey) {
+        if let ObjectKey::Service(name) = key {
+            self.options.described.note(name, false);
+        }
     }
 
     /// The name under which an object is known. An empty namespace counts as `default`, which the

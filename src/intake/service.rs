@@ -3,9 +3,9 @@
 use super::budget;
 use super::problem::{Field, Findings, NotACidr, NotAPort, NotAnIp};
 use super::special::special;
-use super::{Intake, ObjectKey, Reading, has_label, items, port_number};
+use super::{Intake, ObjectKey, Reading, annotations, has_label, items, port_number};
 use crate::model::{
-    Algorithm, Change, Family, Protocol, Service, ServicePort, ServiceType, parse_cidr, parse_ip,
+    Change, Family, Protocol, Service, ServicePort, ServiceType, parse_cidr, parse_ip,
 };
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
@@ -35,6 +35,10 @@ impl Intake {
             }
             _ => None,
         };
+        let weights = value.as_ref().and_then(|service| service.weights.as_ref());
+        self.options
+            .described
+            .note(&name, weights.is_some_and(|weights| weights.need_description()));
         let problems = findings.into_problems();
         Reading { key, change: Change::Service(name, value), problems }
     }
@@ -87,7 +91,9 @@ impl Intake {
             internal_local,
             external_local,
             affinity: affinity?,
-            algorithm: algorithm(object, findings),
+            algorithm: annotations::algorithm(&object.metadata, findings),
+            weights: annotations::weights(&object.metadata, findings),
+            table_size: annotations::table_size(&object.metadata, findings),
             source_ranges,
             unreadable_ranges,
             health_check_node_port,
@@ -296,21 +302,6 @@ fn affinity(spec: &core::ServiceSpec, findings: &mut Findings<'_>) -> Option<Opt
             format_args!("{seconds} is not in 1-{MAX_AFFINITY_SECONDS}"),
         )
         .map(|seconds| Some(Duration::from_secs(seconds)))
-}
-
-/// The annotation of ours.
-const BALANCING: &str = "nft.kube-proxy/balancing";
-
-/// How connections are to be spread, where an annotation says so.
-fn algorithm(object: &core::Service, findings: &mut Findings<'_>) -> Option<Algorithm> {
-    let name = object.metadata.annotations.as_ref()?.get(BALANCING)?;
-    let algorithm = Algorithm::parse(name);
-    if algorithm.is_none() {
-        let known = Algorithm::ALL.map(Algorithm::name).join(", ");
-        let field = format_args!("metadata.annotations[{BALANCING}]");
-        findings.add(field, format_args!("{name:?} is none of {known}"));
-    }
-    algorithm
 }
 
 /// Whether `internalTrafficPolicy` or `externalTrafficPolicy` is Local.

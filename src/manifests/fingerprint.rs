@@ -45,6 +45,8 @@ fn service(value: &Service, state: &mut impl Hasher) {
         external_local,
         affinity,
         algorithm,
+        weights,
+        table_size,
         source_ranges,
         unreadable_ranges,
         health_check_node_port,
@@ -52,7 +54,7 @@ fn service(value: &Service, state: &mut impl Hasher) {
     (name, created, cluster_ips, external_ips, load_balancer_ips).hash(state);
     std::mem::discriminant(service_type).hash(state);
     (internal_local, external_local, affinity, health_check_node_port).hash(state);
-    (source_ranges, unreadable_ranges, algorithm).hash(state);
+    (source_ranges, unreadable_ranges, algorithm, weights, table_size).hash(state);
     ports.len().hash(state);
     for ServicePort { name, protocol, port, node_port } in ports {
         (name, protocol, port, node_port).hash(state);
@@ -60,8 +62,8 @@ fn service(value: &Service, state: &mut impl Hasher) {
 }
 
 fn slice(value: &EndpointSlice, state: &mut impl Hasher) {
-    let EndpointSlice { name, service, family, ports, endpoints, trigger_time } = value;
-    (name, service, family, trigger_time, ports.len()).hash(state);
+    let EndpointSlice { name, service, family, ports, endpoints, described, trigger_time } = value;
+    (name, service, family, trigger_time, described, ports.len()).hash(state);
     for EndpointPort { name, protocol, port } in ports {
         (name, protocol, port).hash(state);
     }

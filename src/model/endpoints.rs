@@ -1,6 +1,6 @@
 //! An EndpointSlice, reduced to what a proxy needs.
 
-use super::{Family, ObjectName, Protocol};
+use super::{Description, Family, ObjectName, Protocol};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -71,6 +71,8 @@ pub struct EndpointSlice {
     /// In the order of [`EndpointSlice::sort_ports`] where there are many.
     pub ports: Vec<EndpointPort>,
     pub endpoints: Vec<Endpoint>,
+    /// What weights go by, for each endpoint; empty where nobody asks for it.
+    pub described: Box<[Description]>,
     /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, in nanoseconds since 1970:
     /// start of the network programming latency.
     pub trigger_time: Option<i64>,

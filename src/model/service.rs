@@ -1,6 +1,6 @@
 //! A Service, reduced to what a proxy needs.
 
-use super::{Family, ObjectName};
+use super::{Family, ObjectName, Weights};
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
@@ -89,10 +89,16 @@ pub enum Algorithm {
     HashClient,
     /// By the client's address and port: every node sends a connection to the same endpoint.
     HashFlow,
+    /// One after the other.
+    RoundRobin,
 }
 
+/// Entries that a table for hashed flows may have: primes.
+pub const TABLE_SIZES: [u16; 4] = [251, 1021, 4093, 16_381];
+
 impl Algorithm {
-    pub const ALL: [Algorithm; 3] = [Algorithm::Random, Algorithm::HashClient, Algorithm::HashFlow];
+    pub const ALL: [Algorithm; 4] =
+        [Algorithm::Random, Algorithm::RoundRobin, Algorithm::HashClient, Algorithm::HashFlow];
 
     /// As annotations, flags and chains have it.
     pub const fn name(self) -> &'static str {
@@ -100,6 +106,21 @@ impl Algorithm {
             Algorithm::Random => "random",
             Algorithm::HashClient => "hash-client",
             Algorithm::HashFlow => "hash-flow",
+            Algorithm::RoundRobin => "round-robin",
+        }
+    }
+
+    /// Whether a slot is chosen by what a packet holds.
+    pub const fn is_hash(self) -> bool {
+        matches!(self, Algorithm::HashClient | Algorithm::HashFlow)
+    }
+
+    /// The counterpart of a scheduler of IPVS, where there is one.
+    pub fn of_ipvs(scheduler: &str) -> Option<Algorithm> {
+        match scheduler {
+            "rr" | "wrr" => Some(Algorithm::RoundRobin),
+            "sh" | "mh" => Some(Algorithm::HashClient),
+            _ => None,
         }
     }
 
@@ -134,6 +155,10 @@ pub struct Service {
     pub affinity: Option<Duration>,
     /// How connections are spread over endpoints; None: as the configuration says.
     pub algorithm: Option<Algorithm>,
+    /// Which endpoints get more connections than others, besides what slices say of theirs.
+    pub weights: Option<Arc<Weights>>,
+    /// Entries of tables for hashed flows, one of [`TABLE_SIZES`]; None: as many as are good.
+    pub table_size: Option<u16>,
     /// `spec.loadBalancerSourceRanges`, both families as written.
     pub source_ranges: Vec<IpNet>,
     /// Families of which some of `spec.loadBalancerSourceRanges` could not be read: these open nothing.

@@ -1,4 +1,4 @@
-//! Session affinity (ClientIP): the only chains and maps that belong to a single Service.
+//! Session affinity (ClientIP), with chains and maps of its own for each Service port.
 //!
 //! For each list of endpoints that frontends of the port use (cluster, local) there is a dynamic map from
 //! client address to endpoint. The balancing chain of the port looks into it and falls through to the
@@ -24,68 +24,31 @@
 //! What the maps hold is the kernel's: endpoints that leave a list are purged by the engine.
 
 use super::layout::{Balancing, Kind, address_type, external_rules};
+use super::own::{Objects, base_name, name};
 use super::pods::Pods;
-use super::{Backend, Frontend, PortPlan, Route};
-use crate::model::ObjectName;
+use super::{Backend, Frontend, PortPlan, Route, round_robin};
+use crate::model::{Algorithm, ObjectName};
 use nft_table::Family;
 use nft_table::{
     Chain, Constant, DataType, Expression, Key, Rule, Set, SetData, SetFlags, Statement, Verdict,
 };
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// The most clients that a map remembers: the kernel's default for dynamic sets. Clients beyond that
 /// are balanced anew with each connection.
 const CLIENTS_MAX: u32 = 65_535;
 
-/// The longest name that the kernel takes is 255 bytes (`NFT_NAME_MAXLEN`); suffixes need some. With the names
-/// that an API server takes, of 63 bytes each, it is 206 at most.
-const BASE_MAX: usize = 230;
-
-/// The objects of one Service port in one family.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Objects {
-    /// Dynamic maps, with the endpoints that may be remembered in them.
-    pub maps: Vec<(Set, Vec<Backend>)>,
-    /// Sets of the endpoints of each list, where there are two lists.
-    pub sets: Vec<(Set, Vec<Key>)>,
-    pub chains: Vec<Chain>,
-}
-
-/// Names of a port's objects begin with this; a role follows behind a slash, which no part of it holds. So
-/// no two objects have one name, whatever Services and ports are called. What is no name for nft, which an API server
-/// would have refused, is written as a hash behind a dot, so that it is no other one's name either.
-fn base_name(service: &ObjectName, plan: &PortPlan) -> String {
-    let digit = match plan.family {
-        Family::V4 => 4,
-        Family::V6 => 6,
-    };
-    let protocol = plan.protocol.nft();
-    let parts = [&*service.namespace, &*service.name, &*plan.name];
-    // Names from manifests were not checked by an API server; nft's own are letters, digits and these.
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let port = if plan.name.is_empty() { String::new() } else { format!("/{}", plan.name) };
-    let name = format!("affinity{digit}-{service}/{protocol}{port}");
-    if name.len() <= BASE_MAX && parts.iter().all(|part| part.chars().all(is_plain)) {
-        return name;
-    }
-    // Each part with its length, so that it matters where one ends. Whoever writes manifests could choose two names
-    // with one hash of a weaker kind.
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(format!("{}:{part}", part.len()));
-    }
-    format!("affinity{digit}.{:x}/{protocol}", hash.finalize())
-}
+/// What names begin with.
+const AFFINITY: &str = "affinity";
 
 /// The chain that stands for a shared one of this kind.
 pub fn balancing_chain(service: &ObjectName, plan: &PortPlan, kind: Kind) -> Arc<str> {
-    format!("{}/{}", base_name(service, plan), kind.name()).into()
+    name(AFFINITY, service, plan, kind.name())
 }
 
 /// The chain that remembers.
 pub fn remember_chain(service: &ObjectName, plan: &PortPlan) -> Arc<str> {
-    format!("{}/remember", base_name(service, plan)).into()
+    name(AFFINITY, service, plan, "remember")
 }
 
 /// What a port with affinity needs; nothing without affinity or without endpoints.
@@ -96,7 +59,7 @@ pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
         && routes().any(|route| matches!(route, Route::Cluster | Route::ExternalLocal));
     let local = !plan.local.is_empty()
         && routes().any(|route| matches!(route, Route::Local | Route::ExternalLocal));
-    let base = base_name(service, plan);
+    let base = base_name(AFFINITY, service, plan);
     let lists: Vec<(&str, &[Backend])> =
         [(cluster, "cluster", &plan.cluster), (local, "local", &plan.local)]
             .into_iter()
@@ -182,8 +145,12 @@ fn look_up_first(
             map,
         },
     ]);
-    let shared = Balancing::new(kind, plan.family, plan.bank, endpoints).by(plan.algorithm);
-    let shared = shared.to_string().into();
+    let shared = match plan.algorithm {
+        Algorithm::RoundRobin => round_robin::chain_name(service, plan, kind),
+        other => {
+            Balancing::new(kind, plan.family, plan.bank, endpoints).by(other).to_string().into()
+        }
+    };
     let fall_through = Rule::new(vec![Statement::Verdict(Verdict::Goto(shared))]);
     Chain::regular(balancing_chain(service, plan, kind), vec![look_up, fall_through])
 }
@@ -214,90 +181,5 @@ fn endpoint_set(name: Arc<str>, family: Family) -> Set {
         type_of: None,
         size: None,
         counter: false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Algorithm, Protocol};
-    use crate::plan::layout::Bank;
-    use proptest::prelude::*;
-    use std::collections::HashMap;
-
-    fn plan(family: Family, protocol: Protocol, name: &str) -> PortPlan {
-        PortPlan {
-            name: name.into(),
-            protocol,
-            family,
-            bank: Bank(0),
-            frontends: Vec::new(),
-            cluster: Vec::new(),
-            local: Vec::new(),
-            hairpin: Vec::new(),
-            affinity: None,
-            algorithm: Algorithm::Random,
-            serving: Vec::new(),
-        }
-    }
-
-    /// Few and short, so that they are alike; some that no API server takes.
-    fn name() -> impl Strategy<Value = String> {
-        let words = [
-            "",
-            "a",
-            "b",
-            "a-b",
-            "tcp",
-            "cluster",
-            "remember",
-            "nodeport-cluster",
-            "a/tcp",
-            "b\"; x",
-            "a\nb",
-        ];
-        prop_oneof![
-            8 => prop::sample::select(words.to_vec()).prop_map(str::to_owned),
-            1 => "[a-c/]{1,3}",
-            1 => prop::sample::select(vec![63, 64, 300]).prop_map(|len| "x".repeat(len)),
-        ]
-    }
-
-    /// Where an operator looks for it.
-    #[test]
-    fn names_of_an_api_server_are_not_hashed() {
-        let part = "x".repeat(63);
-        let service = ObjectName::new(part.as_str(), part.as_str());
-        let plan = plan(Family::V4, Protocol::Sctp, &part);
-        assert_eq!(base_name(&service, &plan), format!("affinity4-{part}/{part}/sctp/{part}"));
-    }
-
-    proptest! {
-        #[test]
-        fn no_two_objects_have_one_name(
-            ports in prop::collection::hash_set(
-                (name(), name(), name(), any::<bool>(), prop::sample::select(Protocol::ALL.to_vec())), 0..40),
-        ) {
-            let mut owners = HashMap::new();
-            for port in ports {
-                let (namespace, service, port_name, is_v6, protocol) = &port;
-                let service = ObjectName::new(namespace.as_str(), service.as_str());
-                let plan = plan(if *is_v6 { Family::V6 } else { Family::V4 }, *protocol, port_name);
-                let base = base_name(&service, &plan);
-                let kinds = Kind::ALL.into_iter().map(|kind| balancing_chain(&service, &plan, kind));
-                let names: Vec<String> = kinds
-                    .map(|name| name.to_string())
-                    .chain([remember_chain(&service, &plan).to_string()])
-                    .chain(["cluster", "local", "local-endpoints"].map(|list| format!("map {base}/{list}")))
-                    .collect();
-                for name in names {
-                    let is_nft = |c: char| c.is_ascii_alphanumeric() || "-_./ ".contains(c);
-                    prop_assert!(name.len() < 256 && name.chars().all(is_nft), "{name:?}");
-                    if let Some(other) = owners.insert(name.clone(), port.clone()) {
-                        prop_assert!(false, "{name} is of {port:?} and of {other:?}");
-                    }
-                }
-            }
-        }
     }
 }

@@ -60,8 +60,8 @@ pub fn frontend_counter(frontend: &Frontend) -> (SetName, Key) {
 /// Where connections to the endpoints of a port are counted.
 pub fn slot_counters(plan: &PortPlan) -> impl Iterator<Item = (SetName, Vec<Key>)> {
     plan.frontends.iter().flat_map(|planned| {
-        elements::slots(plan, planned).map(|(map, slots)| {
-            (map, elements::slot_keys(&planned.frontend, 0..slots.len()).collect())
+        elements::slots(plan, planned).map(|slots| {
+            (slots.map, elements::slot_keys(&planned.frontend, slots.numbers()).collect())
         })
     })
 }

@@ -1,15 +1,14 @@
 //! A frontend and its slots as elements of sets and maps.
 
-use super::affinity;
 use super::layout::{Balancing, Kind, SetKind, SetName};
 use super::ports::Masquerade;
 use super::writer::ChainNames;
 use super::{Backend, Frontend, PlannedFrontend, PortPlan, Route};
-use crate::model::{ObjectName, Protocol};
+use super::{affinity, round_robin};
+use crate::model::{Algorithm, ObjectName, Protocol};
 use ipnet::IpNet;
 use nft_table::{Family, Key, KeyBuilder, Value, Verdict};
 use std::net::IpAddr;
-use std::ops::Range;
 
 /// The most bytes that nft shows of a comment (`NFTNL_UDATA_COMMENT_MAXLEN` in libnftnl).
 const COMMENT_MAX: usize = 128;
@@ -88,6 +87,9 @@ pub fn head(
     let key = || frontend_key(&planned.frontend).build();
     let (cluster, local) = (plan.cluster.len(), plan.local.len());
     let mut to = |kind, endpoints| match plan.affinity {
+        None if plan.algorithm == Algorithm::RoundRobin => {
+            Verdict::Goto(round_robin::chain_name(service, plan, kind))
+        }
         None => Verdict::Goto(
             names.get(Balancing::new(kind, plan.family, plan.bank, endpoints).by(plan.algorithm)),
         ),
@@ -163,14 +165,42 @@ pub fn localhost(plan: &PortPlan, planned: &PlannedFrontend) -> Option<(SetName,
     is_rejected.then(|| (set, frontend_key(&planned.frontend).build()))
 }
 
+/// The slots of a frontend in a map.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots<'a> {
+    pub map: SetName,
+    /// Slots 0 to N - 1.
+    pub backends: &'a [Backend],
+    /// N and more is where these are.
+    pub draining: &'a [(u32, Backend)],
+}
+
+impl<'a> Slots<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.backends.len() + self.draining.len()
+    }
+
+    /// The number of each behind the first ones, with what is there.
+    pub fn behind(&self) -> impl Iterator<Item = (usize, Backend)> + use<'a> {
+        let first = self.backends.len();
+        self.draining.iter().map(move |(entry, backend)| (first + *entry as usize, *backend))
+    }
+
+    /// The number of each.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> + use<'a> {
+        (0..self.backends.len()).chain(self.behind().map(|(number, _)| number))
+    }
+}
+
 /// The slots that a frontend needs: which maps, filled from which list.
 pub fn slots<'a>(
     plan: &'a PortPlan,
     planned: &PlannedFrontend,
-) -> impl Iterator<Item = (SetName, &'a [Backend])> {
+) -> impl Iterator<Item = Slots<'a>> + use<'a> {
     let [cluster, local] = slot_maps(&planned.frontend).map(|map| map.in_bank(plan.bank));
-    let cluster = (cluster, &plan.cluster[..]);
-    let local = (local, &plan.local[..]);
+    let cluster = Slots { map: cluster, backends: &plan.cluster, draining: &plan.draining[0] };
+    let local = Slots { map: local, backends: &plan.local, draining: &plan.draining[1] };
     let (cluster, local) = match planned.route {
         Route::Cluster => (Some(cluster), None),
         Route::Local => (None, Some(local)),
@@ -186,7 +216,10 @@ pub fn source_key(frontend: &Frontend, source: IpNet) -> Key {
 }
 
 /// The keys of some slots of a frontend.
-pub fn slot_keys(frontend: &Frontend, slots: Range<usize>) -> impl Iterator<Item = Key> {
+pub fn slot_keys(
+    frontend: &Frontend,
+    slots: impl Iterator<Item = usize>,
+) -> impl Iterator<Item = Key> {
     let key = frontend_key(frontend);
     slots.map(move |slot| key.clone().slot(slot as u32).build())
 }

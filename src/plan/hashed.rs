@@ -9,13 +9,17 @@
 //! A hash depends on address, port and the number of the entry only, byte by byte, so that tables are the same on every
 //! processor and for ever.
 
-use super::Backend;
+use super::{Backend, weights};
+use crate::model::TABLE_SIZES;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
 
-/// Entries of a table: primes, so that Maglev's steps visit all of them.
-pub const SIZES: [usize; 4] = [251, 1021, 4093, 16_381];
+/// Entries of a table. They are primes, so that Maglev's steps visit all of them.
+const SIZES: [usize; 4] = {
+    let [a, b, c, d] = TABLE_SIZES;
+    [a as usize, b as usize, c as usize, d as usize]
+};
 
 /// More endpoints are not matched: that would take more than some 20 ms.
 const MATCHED: usize = 160;
@@ -23,30 +27,68 @@ const MATCHED: usize = 160;
 /// The number of entries for so many endpoints, of which there may be `most`; None: not even the smallest table fits.
 ///
 /// With 2.5 times the square of the number of endpoints a change moves less than 1.5 times as many entries as it has to.
-pub fn size(endpoints: usize, most: usize) -> Option<usize> {
+/// With weights (of each, or none) there are so many that no share is more than a hundredth of itself off, where they fit.
+pub fn size(endpoints: usize, weights: &[u32], most: usize) -> Option<usize> {
     let enough = endpoints.saturating_mul(endpoints).saturating_mul(5) / 2;
     let fit = || SIZES.into_iter().filter(|size| *size <= most);
-    let wanted = fit().find(|size| *size >= enough);
+    // Who of those with the same weight has one more does not matter here.
+    let same = vec![0; weights.len()];
+    let is_fine = |size: usize| {
+        let due =
+            || due(&same, weights, size).into_iter().map(|due| due as u32).collect::<Vec<_>>();
+        weights.is_empty() || weights::error(weights, &due()) <= weights::TOLERANCE
+    };
+    let wanted = fit().find(|size| *size >= enough && is_fine(*size));
     wanted.or_else(|| fit().next_back())
 }
 
-/// Which endpoint gets which entry of a table of one of the [`SIZES`]; nothing without endpoints.
-pub fn table(endpoints: &[Backend], size: usize) -> Vec<Backend> {
-    let mut endpoints = endpoints.to_vec();
+/// Which endpoint gets which entry of a table of one of the sizes of [`size`]; nothing without endpoints. `weights` of each
+/// endpoint, none 0, or none: all have the same.
+pub fn table(endpoints: &[Backend], weights: &[u32], size: usize) -> Vec<Backend> {
+    let weights = weights.iter().copied().chain(std::iter::repeat(1));
+    let mut endpoints: Vec<(Backend, u32)> = endpoints.iter().copied().zip(weights).collect();
     endpoints.sort_unstable();
+    let (endpoints, weights): (Vec<Backend>, Vec<u32>) = endpoints.into_iter().unzip();
     let entries = match endpoints.len() {
         0 => return Vec::new(),
-        1..=MATCHED => matched(&endpoints, size),
-        _ => in_turns(&endpoints, size),
+        1..=MATCHED => matched(&endpoints, &weights, size),
+        _ => in_turns(&endpoints, &weights, size),
     };
     entries.into_iter().map(|endpoint| endpoints[endpoint]).collect()
 }
 
+/// Which entries `gone` endpoints would have if they were still there, and which of them it would be. So who has lost a
+/// connection to one of them finds it.
+pub fn draining(
+    endpoints: &[Backend],
+    weights: &[u32],
+    gone: &[Backend],
+    size: usize,
+) -> Vec<(u32, Backend)> {
+    if gone.is_empty() || endpoints.is_empty() {
+        return Vec::new();
+    }
+    let all = [endpoints, gone].concat();
+    // What it weighed is not known any more: as much as the others on average.
+    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let each = (sum / endpoints.len() as u64).max(1) as u32;
+    let weights: Vec<u32> = if weights.is_empty() {
+        Vec::new()
+    } else {
+        weights.iter().copied().chain(gone.iter().map(|_| each)).collect()
+    };
+    let before = table(&all, &weights, size).into_iter().zip(0..);
+    before
+        .filter(|(endpoint, _)| gone.contains(endpoint))
+        .map(|(one, entry)| (entry, one))
+        .collect()
+}
+
 /// A stable matching: the number of an endpoint for each entry.
-fn matched(endpoints: &[Backend], size: usize) -> Vec<usize> {
+fn matched(endpoints: &[Backend], weights: &[u32], size: usize) -> Vec<usize> {
     let hashes: Vec<u64> = endpoints.iter().map(|endpoint| hash(endpoint, 0)).collect();
     let score = |entry: usize, endpoint: usize| mix(mix(entry as u64 + 1) ^ hashes[endpoint]);
-    let due = due(&hashes, size);
+    let due = due(&hashes, weights, size);
     // What each endpoint has, the entry that it would rather give away first.
     let mut held: Vec<BinaryHeap<Reverse<(u64, usize)>>> = vec![BinaryHeap::new(); endpoints.len()];
     // How highly each entry thought of the endpoint that it has asked last.
@@ -70,22 +112,43 @@ fn matched(endpoints: &[Backend], size: usize) -> Vec<usize> {
     entries
 }
 
-/// How many entries each endpoint is due: as many as the others, or one more.
-fn due(hashes: &[u64], size: usize) -> Vec<usize> {
-    let (each, left) = (size / hashes.len(), size % hashes.len());
+/// How many entries each endpoint is due: as its weight says, or one more. None is left out, as long as there are enough.
+fn due(hashes: &[u64], weights: &[u32], size: usize) -> Vec<usize> {
+    let mut due: Vec<usize> = floors(weights, size).into_iter().map(|due| due as usize).collect();
+    let all: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let rest = |endpoint: usize| u64::from(weights[endpoint]) * size as u64 % all;
     let mut order: Vec<usize> = (0..hashes.len()).collect();
-    order.sort_unstable_by_key(|endpoint| (mix(hashes[*endpoint]), *endpoint));
-    let mut due = vec![each; hashes.len()];
-    order[..left].iter().for_each(|endpoint| due[*endpoint] += 1);
+    order.sort_unstable_by_key(|one| (Reverse(rest(*one)), mix(hashes[*one]), *one));
+    let given: usize = due.iter().sum();
+    order.iter().take(size.saturating_sub(given)).for_each(|one| due[*one] += 1);
+    // Those that have one although less is due have it from those with most.
+    for _ in size..given {
+        let most = (0..due.len()).max_by_key(|one| (due[*one], mix(hashes[*one])));
+        most.into_iter().for_each(|one| due[one] -= 1);
+    }
     due
 }
 
+/// Whole entries that each endpoint is due, and one at least.
+fn floors(weights: &[u32], size: usize) -> Vec<u32> {
+    let all: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let floor = |weight: &u32| (u64::from(*weight) * size as u64 / all.max(1)).max(1) as u32;
+    weights.iter().map(floor).collect()
+}
+
 /// Maglev's table: each endpoint has an order in which it wants the entries, and they take turns.
-fn in_turns(endpoints: &[Backend], size: usize) -> Vec<usize> {
+fn in_turns(endpoints: &[Backend], weights: &[u32], size: usize) -> Vec<usize> {
     let mut wishes: Vec<Wishes> = endpoints.iter().map(|one| Wishes::of(one, size)).collect();
     let mut entries: Vec<Option<usize>> = vec![None; size];
-    for left in (0..size).rev() {
-        let endpoint = (size - 1 - left) % endpoints.len();
+    let is_even = weights.iter().all(|weight| *weight == weights[0]);
+    let turns: Vec<usize> = if is_even || endpoints.len() > size {
+        (0..size).map(|turn| turn % endpoints.len()).collect()
+    } else {
+        let hashes: Vec<u64> = endpoints.iter().map(|endpoint| hash(endpoint, 0)).collect();
+        let due: Vec<u32> = due(&hashes, weights, size).into_iter().map(|due| due as u32).collect();
+        weights::in_turns(&due)
+    };
+    for endpoint in turns {
         let wishes = &mut wishes[endpoint];
         let at = std::iter::repeat_with(|| wishes.next(size)).find(|at| entries[*at].is_none());
         if let Some(at) = at {
@@ -157,7 +220,7 @@ mod tests {
                 IpAddr::V4(address) => address.octets()[3],
                 IpAddr::V6(address) => address.octets()[15],
             };
-            table(endpoints, SIZES[0])[..24].iter().map(of).collect()
+            table(endpoints, &[], SIZES[0])[..24].iter().map(of).collect()
         };
         let v6: Vec<Backend> = (1..4u16)
             .map(|number| Backend {
@@ -196,12 +259,12 @@ mod tests {
     fn an_endpoint_that_comes_or_goes_moves_few_others() {
         for count in [2, 5, 10, 20, 40] {
             let all = endpoints(count);
-            let size = size(all.len(), usize::MAX).unwrap();
-            let whole = table(&all, size);
+            let size = size(all.len(), &[], usize::MAX).unwrap();
+            let whole = table(&all, &[], size);
             let others_of = |gone: usize| {
                 let mut others = all.clone();
                 others.remove(gone);
-                table(&others, size)
+                table(&others, &[], size)
             };
             let gone = (0..all.len()).step_by(all.len().div_ceil(10));
             let all: Vec<f64> = gone
@@ -219,7 +282,7 @@ mod tests {
     #[test]
     fn many_endpoints_take_turns() {
         let all = endpoints(1000);
-        let made = table(&all, SIZES[3]);
+        let made = table(&all, &[], SIZES[3]);
         let shares = shares(&made);
         assert_eq!((made.len(), shares.len()), (SIZES[3], 1000));
         assert!(shares.values().all(|share| (16..=17).contains(share)));
@@ -231,9 +294,9 @@ mod tests {
             numbers in prop::collection::btree_set(any::<u16>(), 1..120), most in 251usize..20_000
         ) {
             let all: Vec<Backend> = numbers.into_iter().map(endpoint).collect();
-            let size = size(all.len(), most).unwrap();
+            let size = size(all.len(), &[], most).unwrap();
             prop_assert!(size <= most);
-            let made = table(&all, size);
+            let made = table(&all, &[], size);
             prop_assert_eq!(made.len(), size);
             let shares = shares(&made);
             prop_assert_eq!(shares.len(), all.len());
@@ -242,8 +305,25 @@ mod tests {
             prop_assert!(greatest - least <= 1);
             // In whatever order they were listed.
             let reversed: Vec<Backend> = all.iter().rev().copied().collect();
-            prop_assert_eq!(table(&reversed, size), made);
+            prop_assert_eq!(table(&reversed, &[], size), made);
         }
+    }
+
+    #[test]
+    fn weights_are_kept() {
+        let all = endpoints(10);
+        let weights = [1, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+        let size = size(10, &weights, usize::MAX).unwrap();
+        let made = table(&all, &weights, size);
+        let shares = shares(&made);
+        let given: Vec<u32> = all.iter().map(|one| shares[one] as u32).collect();
+        assert!(weights::error(&weights, &given) <= weights::TOLERANCE, "{given:?}");
+        // Nobody is left out, however little is due.
+        let shares = self::shares(&table(&endpoints(3), &[1, 1000, 1], SIZES[0]));
+        assert_eq!((shares[&all[0]], shares[&all[1]], shares[&all[2]]), (1, 249, 1));
+        let heavy: Vec<u32> = (0..200).map(|one| if one == 7 { 50 } else { 1 }).collect();
+        let shares = self::shares(&table(&endpoints(200), &heavy, SIZES[1]));
+        assert_eq!((shares.len(), shares[&endpoint(8)]), (200, 205));
     }
 
     #[test]
@@ -251,10 +331,10 @@ mod tests {
         for (endpoints, expected) in
             [(1, 251), (10, 251), (11, 1021), (40, 4093), (41, 16_381), (100_000, 16_381)]
         {
-            assert_eq!(size(endpoints, usize::MAX), Some(expected), "{endpoints}");
+            assert_eq!(size(endpoints, &[], usize::MAX), Some(expected), "{endpoints}");
         }
-        assert_eq!(size(40, 1000), Some(251));
-        assert_eq!(size(1, 250), None);
-        assert!(table(&[], 251).is_empty());
+        assert_eq!(size(40, &[], 1000), Some(251));
+        assert_eq!(size(1, &[], 250), None);
+        assert!(table(&[], &[], 251).is_empty());
     }
 }

@@ -8,10 +8,11 @@
 //! * `select`: which endpoints a Service port may use, here and now (readiness, topology, policies)
 //! * `slots`: which endpoint stands in which slot, so that a change moves few of them
 //! * `hashed`: tables for hashed flows
+//! * [`weights`]: how many slots each endpoint gets
 //! * `ports`: what becomes of every frontend of a Service port
 //! * `elements`: a frontend and its slots as elements of sets and maps
 //! * [`claims`]: who serves a VIP:port that several Services want
-//! * `affinity`: the chains and maps of a Service port with session affinity
+//! * `own`: chains and maps of a single Service port, for session affinity (`affinity`) and `round_robin`
 //! * `counted`: which elements count which connections
 //! * `effects`: what follows outside the table: health checks, localhost NodePorts, UDP flows
 //! * `pods`: what the operator configured, and how packets of pods are told from others
@@ -27,13 +28,16 @@ mod effects;
 mod elements;
 mod hashed;
 pub mod layout;
+mod own;
 mod planner;
 mod pods;
 mod ports;
+mod round_robin;
 mod select;
 mod slots;
 #[cfg(test)]
 mod tests;
+pub mod weights;
 mod writer;
 
 pub use counted::{Aside, Outcome, frontend_counter, outcome, slot_counters};
@@ -45,4 +49,4 @@ pub use planner::{
 };
 pub use pods::{DetectLocal, Pods, Settings};
 pub use ports::{Frontend, Masquerade, PlannedFrontend, PortPlan, Route, wanted_frontends};
-pub use select::{Backend, Here, Judged, Why, judge};
+pub use select::{Backend, Here, Judged, List, Why, judge};

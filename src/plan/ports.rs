@@ -117,6 +117,9 @@ pub struct PortPlan {
     pub cluster: Vec<Backend>,
     /// Slots of the local list.
     pub local: Vec<Backend>,
+    /// Of tables for hashed flows, cluster list and local list: entries that terminating endpoints had, by number.
+    /// Packets in the midst of a TCP connection look there first, for another node may have known it.
+    pub draining: [Vec<(u32, Backend)>; 2],
     /// Addresses of endpoints that may be on this node, sorted.
     pub hairpin: Vec<IpAddr>,
     /// Session affinity by client address, with its timeout.

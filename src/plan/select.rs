@@ -3,7 +3,7 @@
 //! The rules are those of kube-proxy's `CategorizeEndpoints` (KEP-1669 for terminating endpoints,
 //! KEP-2433 and KEP-5495 for hints).
 
-use crate::model::{Endpoint, EndpointSlice, ServicePort};
+use crate::model::{Description, Endpoint, EndpointSlice, ServicePort, Weights};
 use nft_table::Family;
 use nft_table::{Data, Value};
 use std::net::{IpAddr, SocketAddr};
@@ -52,13 +52,37 @@ pub struct Wanted {
     pub local: bool,
 }
 
-/// The endpoints of a Service port in one family, sorted.
+/// Endpoints that share connections, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List {
+    pub backends: Vec<Backend>,
+    /// What each weighs, never 0; empty: all have the same.
+    pub weights: Vec<u32>,
+    /// Terminating endpoints beside ready ones: new connections do not go there, but those of others may.
+    pub draining: Vec<Backend>,
+}
+
+impl List {
+    fn of(candidates: &[Candidate<'_>], draining: Vec<Backend>) -> List {
+        let mut weights: Vec<u32> = candidates.iter().map(|c| c.weight).collect();
+        if weights.iter().all(|weight| Some(weight) == weights.first()) {
+            weights = Vec::new();
+        }
+        List { backends: candidates.iter().map(|c| c.backend).collect(), weights, draining }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.backends.is_empty()
+    }
+}
+
+/// The endpoints of a Service port in one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// For policy Cluster: ready endpoints that topology allows, else all serving terminating ones.
-    pub cluster: Vec<Backend>,
+    pub cluster: List,
     /// For policy Local: ready endpoints on this node, else the serving terminating ones on this node.
-    pub local: Vec<Backend>,
+    pub local: List,
     /// Whether there is a usable endpoint on any node.
     pub anywhere: bool,
     /// Addresses of selected endpoints that are, or may be, on this node.
@@ -71,9 +95,12 @@ pub struct Selection {
 impl Selection {
     /// Keeps so many endpoints of each list; whether there were more.
     pub fn truncate(&mut self, most: usize) -> bool {
-        let is_cut = self.cluster.len().max(self.local.len()) > most;
-        self.cluster.truncate(most);
-        self.local.truncate(most);
+        let mut is_cut = false;
+        for list in [&mut self.cluster, &mut self.local] {
+            is_cut |= list.backends.len() > most;
+            list.backends.truncate(most);
+            list.weights.truncate(most);
+        }
         is_cut
     }
 }
@@ -83,15 +110,17 @@ impl Selection {
 struct Candidate<'a> {
     backend: Backend,
     endpoint: &'a Endpoint,
+    weight: u32,
 }
 
 impl Candidate<'_> {
+    /// One with weight 0 is there for the connections that it has.
     fn ready(&self) -> bool {
-        self.endpoint.conditions.ready
+        self.endpoint.conditions.ready && self.weight > 0
     }
 
     fn serving_terminating(&self) -> bool {
-        self.endpoint.conditions.serving && self.endpoint.conditions.terminating
+        self.endpoint.conditions.serving && self.endpoint.conditions.terminating && self.weight > 0
     }
 
     fn is_on(&self, node: &str) -> bool {
@@ -104,12 +133,12 @@ impl Candidate<'_> {
 pub fn select<'a>(
     port: &ServicePort,
     family: Family,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
+    (slices, weights): (impl Iterator<Item = &'a EndpointSlice>, Option<&Weights>),
     here: &Here,
     wanted: Wanted,
     most: usize,
 ) -> Selection {
-    let candidates = candidates(port, family, slices, here, most);
+    let candidates = candidates(port, family, (slices, weights), here, most);
     let mut cluster = Vec::new();
     if wanted.cluster {
         let topology = Topology::of(&candidates, here);
@@ -136,11 +165,22 @@ pub fn select<'a>(
         cluster.iter().chain(&local).filter(may_be_here).map(|c| c.backend.address).collect();
     hairpin.sort_unstable();
     hairpin.dedup();
-    let serving = candidates.iter().filter(|c| c.ready() || c.endpoint.conditions.serving);
+    let serves = |c: &&Candidate<'_>| c.endpoint.conditions.ready || c.endpoint.conditions.serving;
+    let serving = candidates.iter().filter(serves);
+    // Where nothing else is left, those that terminate are the list.
+    let draining =
+        |list: &[Candidate<'_>], is_in: &dyn Fn(&Candidate<'_>) -> bool| -> Vec<Backend> {
+            let is_used = list.iter().any(|c| c.ready());
+            let terminating =
+                candidates.iter().filter(|c| is_used && c.endpoint.conditions.terminating);
+            terminating.filter(|c| !c.ready() && is_in(c)).map(|c| c.backend).collect()
+        };
+    let all = draining(&cluster, &|_| true);
+    let here = draining(&local, &|c| c.is_on(&here.node_name));
     Selection {
         serving: serving.map(|c| c.backend).collect(),
-        cluster: cluster.into_iter().map(|c| c.backend).collect(),
-        local: local.into_iter().map(|c| c.backend).collect(),
+        cluster: List::of(&cluster, all),
+        local: List::of(&local, here),
         anywhere,
         hairpin,
     }
@@ -161,6 +201,8 @@ pub enum Why {
     ZoneHint,
     /// It is not on this node.
     OtherNode,
+    /// Its weight is 0.
+    NoWeight,
 }
 
 impl Why {
@@ -174,6 +216,7 @@ impl Why {
 pub struct Judged<'a> {
     pub backend: Backend,
     pub endpoint: &'a Endpoint,
+    pub weight: u32,
     pub cluster: Why,
     pub local: Why,
 }
@@ -182,7 +225,7 @@ pub struct Judged<'a> {
 pub fn judge<'a>(
     port: &ServicePort,
     family: Family,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
+    slices: (impl Iterator<Item = &'a EndpointSlice>, Option<&Weights>),
     here: &Here,
     most: usize,
 ) -> Vec<Judged<'a>> {
@@ -193,6 +236,9 @@ pub fn judge<'a>(
     let is_here = |c: &Candidate<'_>| c.is_on(&here.node_name);
     let has_local = candidates.iter().any(|c| c.ready() && is_here(c));
     let unready = |c: &Candidate<'_>, others: bool| match c.endpoint.conditions.terminating {
+        _ if c.weight == 0 && (c.endpoint.conditions.ready || c.endpoint.conditions.serving) => {
+            Why::NoWeight
+        }
         true if others => Why::Terminating,
         true if c.endpoint.conditions.serving => Why::InUseTerminating,
         _ => Why::NotReady,
@@ -200,6 +246,7 @@ pub fn judge<'a>(
     let judged = candidates.iter().map(|c| Judged {
         backend: c.backend,
         endpoint: c.endpoint,
+        weight: c.weight,
         cluster: match (c.ready(), &topology) {
             (false, _) => unready(c, has_cluster),
             (true, topology) if topology.allows(c.endpoint) => Why::InUse,
@@ -220,7 +267,7 @@ pub fn judge<'a>(
 fn candidates<'a>(
     port: &ServicePort,
     family: Family,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
+    (slices, weights): (impl Iterator<Item = &'a EndpointSlice>, Option<&Weights>),
     here: &Here,
     most: usize,
 ) -> Vec<Candidate<'a>> {
@@ -228,9 +275,11 @@ fn candidates<'a>(
     for slice in slices.filter(|slice| slice.family == family) {
         let Some(number) = slice.port(&port.name, port.protocol) else { continue };
         let room = most - candidates.len();
-        candidates.extend(slice.endpoints.iter().take(room).map(|endpoint| Candidate {
+        let endpoints = slice.endpoints.iter().enumerate().take(room);
+        candidates.extend(endpoints.map(|(place, endpoint)| Candidate {
             backend: Backend { address: endpoint.address, port: number },
             endpoint,
+            weight: weight(slice, place, weights),
         }));
     }
     // Stable, so that the order of slices decides last.
@@ -238,6 +287,17 @@ fn candidates<'a>(
         .sort_by_key(|c| (c.backend, c.endpoint.conditions.terminating, !c.is_on(&here.node_name)));
     candidates.dedup_by_key(|c| c.backend);
     candidates
+}
+
+/// What an endpoint weighs: what its slice says, or its Service, or 1.
+fn weight(slice: &EndpointSlice, place: usize, weights: Option<&Weights>) -> u32 {
+    if slice.described.is_empty() && weights.is_none() {
+        return 1;
+    }
+    let nothing = Description::default();
+    let described = slice.described.get(place).unwrap_or(&nothing);
+    let node = slice.endpoints[place].node_name.as_deref();
+    described.weight.or_else(|| weights?.of(described, node)).unwrap_or(1)
 }
 
 /// How hints narrow the cluster list.

@@ -1,11 +1,60 @@
 //! Which backend stands in which slot.
 
-use super::Backend;
-use hashbrown::HashSet;
+use super::{Backend, List, hashed, weights};
+use crate::model::Algorithm;
+use hashbrown::HashMap;
 
-/// Places the `wanted` backends into slots 0..N-1 so that as few slots as possible change from
-/// `before`: what stays keeps its slot, what is new takes a slot that became free, and slots that are
-/// left over are filled from the end.
+/// How the endpoints of a Service are to be placed.
+#[derive(Clone, Copy, Debug)]
+pub struct Placing {
+    pub algorithm: Algorithm,
+    /// Entries of a table for hashed flows; None: as many as are good.
+    pub table_size: Option<u16>,
+    /// How many slots there may be.
+    pub most: usize,
+}
+
+/// Slots of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// Of new connections: each endpoint as often as its weight says, or the entries of a table for hashed flows.
+    pub slots: Vec<Backend>,
+    /// Of a table for hashed flows: which entries terminating endpoints had, for connections that another node has lost.
+    pub draining: Vec<(u32, Backend)>,
+}
+
+impl Placing {
+    /// Places a list that stood in other slots before.
+    pub fn place(self, before: &[Backend], list: &List) -> Placed {
+        let List { backends, weights, draining } = list;
+        if self.algorithm.is_hash() {
+            // A list that fills the room is a table itself.
+            let size = self.table_size.map(usize::from).filter(|size| *size <= self.most);
+            let size = size.or_else(|| hashed::size(backends.len(), weights, self.most));
+            let Some(size) = size else {
+                return Placed { slots: backends.clone(), draining: Vec::new() };
+            };
+            let slots = hashed::table(backends, weights, size);
+            let draining = hashed::draining(backends, weights, draining, size);
+            return Placed { slots, draining };
+        }
+        let each = weights::slots(weights, self.most);
+        let slots = if each.is_empty() {
+            place(before, backends)
+        } else if self.algorithm == Algorithm::RoundRobin {
+            weights::in_turns(&each).into_iter().map(|one| backends[one]).collect()
+        } else {
+            let many = backends.iter().zip(&each);
+            let many = many.flat_map(|(one, slots)| std::iter::repeat_n(*one, *slots as usize));
+            place(before, &many.collect::<Vec<_>>())
+        };
+        Placed { slots, draining: Vec::new() }
+    }
+}
+
+/// Places the `wanted` backends, of which one may want several, into slots 0..N-1 so that as few slots as possible change
+/// from `before`: what stays keeps its slots, what is new takes slots that became free, and slots that are left over are
+/// filled from the end.
 pub fn place(before: &[Backend], wanted: &[Backend]) -> Vec<Backend> {
     if before.is_empty() {
         return wanted.to_vec();
@@ -13,16 +62,19 @@ pub fn place(before: &[Backend], wanted: &[Backend]) -> Vec<Backend> {
     if before == wanted {
         return before.to_vec();
     }
-    // One that stands in several slots, as in a table for hashed flows, keeps the first.
-    let mut left: HashSet<&Backend> = wanted.iter().collect();
-    let mut slots: Vec<Option<Backend>> =
-        before.iter().map(|backend| left.remove(backend).then_some(*backend)).collect();
-    let kept: HashSet<&Backend> = before.iter().collect();
-    let mut added = wanted.iter().filter(|backend| !kept.contains(backend));
+    let mut left: HashMap<&Backend, usize> = HashMap::with_capacity(wanted.len());
+    wanted.iter().for_each(|backend| *left.entry(backend).or_default() += 1);
+    let mut take = |backend| {
+        let left = left.get_mut(backend).filter(|left| **left > 0)?;
+        *left -= 1;
+        Some(*backend)
+    };
+    let mut slots: Vec<Option<Backend>> = before.iter().map(&mut take).collect();
+    let mut added = wanted.iter().filter_map(take);
     for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
-        *slot = added.next().copied();
+        *slot = added.next();
     }
-    slots.extend(added.map(|backend| Some(*backend)));
+    slots.extend(added.map(Some));
     // Fewer than before: the last ones move into the gaps.
     let mut placed: Vec<Backend> = Vec::with_capacity(wanted.len());
     let mut end = slots.len();
@@ -72,6 +124,12 @@ mod tests {
     #[test]
     fn one_in_many_slots_keeps_the_first() {
         assert_eq!(place(&backends([1, 2, 1, 2, 2, 3]), &backends([1, 2, 4])), backends([1, 2, 4]));
+    }
+
+    #[test]
+    fn each_keeps_as_many_slots_as_it_wants() {
+        assert_eq!(place(&backends([1, 2, 2, 2]), &backends([1, 1, 2, 2])), backends([1, 2, 2, 1]));
+        assert_eq!(place(&backends([1, 2, 3]), &backends([2, 2])), backends([2, 2]));
     }
 
     #[test]

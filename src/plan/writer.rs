@@ -299,6 +299,14 @@ impl Writer {
         let before = self.table.chain(&chain.name).map(led_to).unwrap_or_default();
         led_to(&chain).into_iter().for_each(|chain| self.use_chain(chain));
         before.into_iter().for_each(|chain| self.leave_chain(chain));
+        // Slots come after the rules that look into them.
+        for map in chain.rules.iter().flat_map(|rule| rule.sets()).filter_map(|s| SetName::parse(s))
+        {
+            let id = self.set(map);
+            if self.table.len(id) == 0 {
+                self.empty_slots.insert(map);
+            }
+        }
         self.table.set_chain(chain);
     }
 

@@ -290,6 +290,7 @@ mod tests {
             family: Family::V4,
             ports: Vec::new(),
             endpoints: Vec::new(),
+            described: Box::default(),
             trigger_time,
         };
         Change::EndpointSlice(slice.name.clone(), Some(Box::new(slice)))

@@ -117,6 +117,8 @@ fn service(number: u8, wanted: &Wanted) -> Service {
         external_local: false,
         affinity: None,
         algorithm: None,
+        weights: None,
+        table_size: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
         health_check_node_port: None,
@@ -154,6 +156,7 @@ fn slice(number: u8, wanted: &Wanted) -> EndpointSlice {
         family: Family::V4,
         ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: wanted.pods.iter().map(endpoint).collect(),
+        described: Box::default(),
         trigger_time: None,
     }
 }

@@ -303,6 +303,8 @@ impl Evaluation<'_, '_> {
             Statement::Match { expression, constant, negated } => {
                 when(self.is(*expression, constant)? != *negated)
             }
+            // It is the first packet.
+            Statement::NotOpening => when(false),
             Statement::ProtocolIn(numbers) => when(numbers.contains(&self.flow.packet.protocol)),
             Statement::InSet { key, set, negated } => match self.key(key)? {
                 Some(key) => when(self.look_up(set, &key)?.is_some() != *negated),
@@ -404,7 +406,7 @@ impl Evaluation<'_, '_> {
         let mut key = Vec::new();
         for expression in expressions {
             let modulus = match expression {
-                Expression::Random(modulus) => *modulus,
+                Expression::Random(modulus) | Expression::Incremental(modulus) => *modulus,
                 Expression::Hash(hash) => hash.modulus,
                 _ => 1,
             };
@@ -431,6 +433,7 @@ impl Evaluation<'_, '_> {
             true => self.key(hash.key())?.map(|key| jhash::below(hash.modulus, &key, hash.seed)),
             false => Some((self.machine.random)(hash.modulus)),
         };
+        let number = number.map(|number| number + hash.offset);
         Ok(number.map(|number| number.to_ne_bytes().to_vec()))
     }
 
@@ -461,7 +464,8 @@ impl Evaluation<'_, '_> {
             }
             // Which interface it leaves by is not known here.
             Expression::OutputInterface => None,
-            Expression::Random(modulus) => {
+            // Others have counted on before.
+            Expression::Random(modulus) | Expression::Incremental(modulus) => {
                 Some((self.machine.random)(modulus).to_ne_bytes().to_vec())
             }
             Expression::NetworkFamily

@@ -40,6 +40,8 @@ pub enum Expression {
     DestinationAddressType,
     /// `numgen random mod N`: uniform in 0..N.
     Random(u32),
+    /// `numgen inc mod N`: 0, 1 and so on to N - 1, then 0 again; one counter for each rule.
+    Incremental(u32),
     /// `jhash ip saddr . th sport mod N seed S`: in 0..N, always the same for the same packets. The last part of a key.
     Hash(Hash),
 }
@@ -55,6 +57,8 @@ pub struct Hash {
     pub modulus: u32,
     /// Other seeds give other numbers.
     pub seed: u32,
+    /// What is added to the number.
+    pub offset: u32,
 }
 
 /// What a [`Hash`](struct@Hash) is computed from.
@@ -107,10 +111,15 @@ impl Expression {
             SourceAddressType => "fib saddr type",
             DestinationAddressType => "fib daddr type",
             Random(modulus) => return Cow::Owned(format!("numgen random mod {modulus}")),
+            Incremental(modulus) => return Cow::Owned(format!("numgen inc mod {modulus}")),
             Hash(hash) => {
                 let key: Vec<_> = hash.key().iter().map(|part| part.nft()).collect();
-                let (key, self::Hash { modulus, seed, .. }) = (key.join(" . "), hash);
-                return Cow::Owned(format!("jhash {key} mod {modulus} seed {seed:#x}"));
+                let (key, self::Hash { modulus, seed, offset, .. }) = (key.join(" . "), hash);
+                let text = format!("jhash {key} mod {modulus} seed {seed:#x}");
+                return Cow::Owned(match offset {
+                    0 => text,
+                    offset => format!("{text} offset {offset}"),
+                });
             }
         })
     }
@@ -133,6 +142,7 @@ impl Expression {
             | Expression::SourceAddressType
             | Expression::DestinationAddressType
             | Expression::Random(_)
+            | Expression::Incremental(_)
             | Expression::Hash(_) => 4,
         }
     }
@@ -164,7 +174,9 @@ impl Expression {
                 DataType::InetService
             }
             Expression::InputInterface | Expression::OutputInterface => DataType::InterfaceName,
-            Expression::Random(_) | Expression::Hash(_) => DataType::Slot,
+            Expression::Random(_) | Expression::Incremental(_) | Expression::Hash(_) => {
+                DataType::Slot
+            }
             _ => return None,
         })
     }

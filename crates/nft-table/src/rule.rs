@@ -55,6 +55,8 @@ pub enum Statement {
     },
     /// `meta l4proto { tcp, udp, sctp }`: an anonymous set of protocol numbers.
     ProtocolIn(&'static [u8]),
+    /// `tcp flags != syn / syn,ack`: a TCP packet other than the one that opens a connection.
+    NotOpening,
     /// `KEY @SET`, `KEY != @SET` when negated.
     InSet {
         /// The fields of the key.

@@ -57,6 +57,7 @@ impl fmt::Display for Statement {
                 let names: Vec<&str> = numbers.iter().map(|number| protocol(*number)).collect();
                 write!(f, "meta l4proto {{ {} }}", names.join(", "))
             }
+            Statement::NotOpening => f.write_str("tcp flags != syn / syn,ack"),
             Statement::InSet { key, set, negated } => {
                 let not = if *negated { "!= " } else { "" };
                 write!(f, "{} {not}@{set}", concatenation(key))

@@ -6,7 +6,9 @@ mod services;
 mod slices;
 
 use super::*;
-use crate::model::{Algorithm, EndpointSlice, Family, Node, Protocol, Service, ServiceType};
+use crate::model::{
+    Algorithm, Description, EndpointSlice, Family, Node, Protocol, Service, ServiceType,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -2,16 +2,19 @@
 
 use super::*;
 
-fn read_service(options: Options, patch: Value) -> (Option<Box<Service>>, Vec<String>) {
-    let base = json!({
+pub fn base() -> Value {
+    json!({
         "metadata": {"namespace": "default", "name": "web"},
         "spec": {
             "type": "ClusterIP",
             "clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ipFamilies": ["IPv4"],
             "ports": [{"port": 80, "protocol": "TCP"}],
         },
-    });
-    let reading = Intake::new(options).service(&object(base, patch));
+    })
+}
+
+fn read_service(options: Options, patch: Value) -> (Option<Box<Service>>, Vec<String>) {
+    let reading = Intake::new(options).service(&object(base(), patch));
     let Change::Service(name, value) = reading.change else { panic!("not a Service") };
     assert_eq!(name.to_string(), "default/web");
     assert_eq!(reading.key, ObjectKey::Service(name));
@@ -39,6 +42,31 @@ fn plain_service() {
 }
 
 #[test]
+fn weights_and_sizes_of_tables() {
+    let with = |annotations: Value| {
+        read_service(Options::default(), json!({"metadata": {"annotations": annotations}}))
+    };
+    let (value, problems) = with(json!({
+        "nft.kube-proxy/weights": "web-canary-*=1, *=9", "nft.kube-proxy/table-size": "1021",
+    }));
+    let service = value.unwrap();
+    assert_eq!(service.weights.unwrap().to_string(), "web-canary-*=1, *=9");
+    assert_eq!((service.table_size, problems), (Some(1021), Vec::new()));
+    let (value, problems) = with(json!({
+        "nft.kube-proxy/weights": "web=many", "nft.kube-proxy/table-size": "1000",
+    }));
+    let service = value.unwrap();
+    assert_eq!((service.weights, service.table_size), (None, None));
+    assert_eq!(
+        problems,
+        [
+            "Service default/web: metadata.annotations[nft.kube-proxy/weights]: \"many\" is not a weight, a number of 0-1000000",
+            "Service default/web: metadata.annotations[nft.kube-proxy/table-size]: \"1000\" is none of 251, 1021, 4093, 16381",
+        ]
+    );
+}
+
+#[test]
 fn balancing() {
     let with = |annotations: Value| {
         read_service(Options::default(), json!({"metadata": {"annotations": annotations}}))
@@ -48,13 +76,30 @@ fn balancing() {
         assert_eq!((value.unwrap().algorithm, problems), (Some(algorithm), Vec::new()));
     }
     assert_eq!(with(json!({"other/balancing": "hash-flow"})).0.unwrap().algorithm, None);
+    // What others call it; ours comes first.
+    for (annotation, name, algorithm) in [
+        ("service.cilium.io/lb-algorithm", "maglev", Algorithm::HashFlow),
+        ("kube-router.io/service.scheduler", "wrr", Algorithm::RoundRobin),
+        ("kube-router.io/service.scheduler", "sh", Algorithm::HashClient),
+    ] {
+        assert_eq!(with(json!({annotation: name})).0.unwrap().algorithm, Some(algorithm));
+        let both = with(json!({annotation: name, "nft.kube-proxy/balancing": "random"}));
+        assert_eq!(both.0.unwrap().algorithm, Some(Algorithm::Random));
+    }
+    let (_, problems) = with(json!({"kube-router.io/service.scheduler": "lc"}));
+    assert_eq!(
+        problems,
+        [
+            "Service default/web: metadata.annotations[kube-router.io/service.scheduler]: there is no \"lc\" here; rr, wrr, sh and mh have a counterpart"
+        ]
+    );
     // It is served all the same.
     let (value, problems) = with(json!({"nft.kube-proxy/balancing": "fastest"}));
     assert_eq!(value.unwrap().algorithm, None);
     assert_eq!(
         problems,
         [
-            "Service default/web: metadata.annotations[nft.kube-proxy/balancing]: \"fastest\" is none of random, hash-client, hash-flow"
+            "Service default/web: metadata.annotations[nft.kube-proxy/balancing]: \"fastest\" is none of random, round-robin, hash-client, hash-flow"
         ]
     );
 }

@@ -1,6 +1,7 @@
 //! EndpointSlices.
 
 use super::*;
+use k8s_openapi::api::discovery::v1 as discovery;
 
 fn read_slice(patch: Value) -> (Option<Box<EndpointSlice>>, Vec<String>) {
     let base = json!({
@@ -146,4 +147,59 @@ fn endpoints_share_their_strings() {
     assert!(
         names.windows(2).all(|pair| { same(pair[0].as_ref().unwrap(), pair[1].as_ref().unwrap()) })
     );
+}
+
+#[test]
+fn endpoints_are_described_where_somebody_asks() {
+    let endpoints = json!({"endpoints": [
+        {"addresses": ["10.1.0.1"], "nodeName": "a", "zone": "z", "targetRef": {"kind": "Pod", "name": "web-1"}},
+        {"addresses": ["nonsense"], "targetRef": {"kind": "Pod", "name": "web-2"}},
+        {"addresses": ["10.1.0.3"], "targetRef": {"kind": "Pod", "name": "web-3"}},
+    ]});
+    let described = |pod: &str, zone: Option<&str>, weight| Description {
+        pod: Some(pod.into()),
+        zone: zone.map(Into::into),
+        weight,
+    };
+    let base = json!({
+        "metadata": {
+            "namespace": "default", "name": "web-1",
+            "labels": {"kubernetes.io/service-name": "web"},
+        },
+        "addressType": "IPv4",
+    });
+    let mut slice: discovery::EndpointSlice = object(base, endpoints);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let options = Options { described: Described::asked(tell), ..Options::default() };
+    let mut intake = Intake::new(options.clone());
+    let mut read = |slice: &discovery::EndpointSlice| match intake.endpoint_slice(slice).change {
+        Change::EndpointSlice(_, Some(value)) => value.described,
+        change => panic!("{change:?}"),
+    };
+    assert!(read(&slice).is_empty());
+    // The Service may be read by another intake.
+    let mut services = Intake::new(options);
+    let mut service = |weights: &str| {
+        let annotations = json!({"metadata": {"annotations": {"nft.kube-proxy/weights": weights}}});
+        services.service(&object(super::services::base(), annotations));
+    };
+    service("node/a=2, *=1");
+    assert!(told.try_recv().is_err());
+    service("web-*=2");
+    service("web-*=3");
+    let web = ObjectName::new("default", "web");
+    assert_eq!(told.try_recv(), Ok(Ask::Service(web)));
+    assert!(told.try_recv().is_err());
+    // Each stands where its endpoint does.
+    assert_eq!(
+        *read(&slice),
+        [described("web-1", Some("z"), None), described("web-3", None, None)]
+    );
+    service("*=3");
+    assert!(read(&slice).is_empty());
+    // A slice may give weights of its own.
+    let weights = ("nft.kube-proxy/weights".to_owned(), "web-3=0, node/a=7".to_owned());
+    slice.metadata.annotations = Some([weights].into());
+    let own = [described("web-1", Some("z"), Some(7)), described("web-3", None, Some(0))];
+    assert_eq!(*read(&slice), own);
 }

@@ -80,12 +80,17 @@ impl Kind {
     }
 
     /// The kind of the list that others than pods and the node get.
-    const fn next(self) -> Option<Kind> {
+    pub const fn next(self) -> Option<Kind> {
         match self {
             Kind::ExternalLocal => Some(Kind::Local),
             Kind::ExternalNodePortLocal => Some(Kind::NodePortLocal),
             _ => None,
         }
+    }
+
+    /// Whether its list is that of endpoints on this node.
+    pub const fn is_local(self) -> bool {
+        !matches!(self, Kind::Cluster | Kind::NodePortCluster | Kind::ShortCircuit)
     }
 
     /// The data map with the slots.
@@ -193,6 +198,14 @@ impl Balancing {
     /// they are when it looks them up. It may draw a slot that has just gone; slot 0 is there as long as any.
     /// Where all have gone, it must not pass as if it was for no Service, for then the connection would never be
     /// translated, however often the client tries: dropped, it is sent again and finds what is then.
+    ///
+    /// A table for hashes has another rule before, for a connection that another node knew until now: where it may be one
+    /// to an endpoint that is terminating, the entries behind the table say to which.
+    ///
+    /// ```text
+    /// tcp flags != syn / syn,ack dnat ip to ip daddr . meta l4proto . th dport .
+    ///     jhash ip saddr . th sport mod 251 seed 0x6b756265 offset 251 map @cluster-endpoints4
+    /// ```
     pub fn chain(self, pods: &Pods) -> Chain {
         let rules = match (self.kind, self.next()) {
             (Kind::ExternalNone, _) => external_rules(self.family, pods, Verdict::Drop),
@@ -201,24 +214,31 @@ impl Balancing {
             }
             (_, None) => {
                 let net = (self.endpoints > 1).then_some(Expression::Random(1));
-                let slots = [Some(self.slot()), net].into_iter().flatten();
+                let slots = [Some(self.slot(0)), net].into_iter().flatten();
                 let drop = Rule::new(vec![Statement::Verdict(Verdict::Drop)]);
-                slots.map(|slot| self.dnat(slot)).chain([drop]).collect()
+                let rules = slots.map(|slot| self.dnat(slot)).chain([drop]);
+                let lost = self.algorithm.is_hash().then(|| {
+                    let mut rule = self.dnat(self.slot(self.endpoints));
+                    rule.statements.insert(0, Statement::NotOpening);
+                    rule
+                });
+                lost.into_iter().chain(rules).collect()
             }
         };
         Chain::regular(self.to_string(), rules)
     }
 
-    /// The number of the slot that a packet gets.
-    fn slot(self) -> Expression {
+    /// The number of the slot that a packet gets, and `offset` more where it is hashed.
+    fn slot(self, offset: u32) -> Expression {
         let hash = |of| {
             let (family, modulus) = (self.family, self.endpoints);
-            Expression::Hash(Hash { of, family, modulus, seed: HASH_SEED })
+            Expression::Hash(Hash { of, family, modulus, seed: HASH_SEED, offset })
         };
         match self.algorithm {
             Algorithm::Random => Expression::Random(self.endpoints),
             Algorithm::HashClient => hash(Hashed::Client),
             Algorithm::HashFlow => hash(Hashed::Flow),
+            Algorithm::RoundRobin => Expression::Incremental(self.endpoints),
         }
     }
 
@@ -268,12 +288,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SHARED: [Algorithm; 3] = [Algorithm::Random, Algorithm::HashClient, Algorithm::HashFlow];
+
     proptest! {
         #[test]
         fn names_are_read_back(
-            kind in 0..6usize, v6: bool, bank: u16, endpoints in 1..u32::MAX, algorithm in 0..3usize
+            kind in 0..6usize, v6: bool, bank: u16, endpoints in 1..u32::MAX, algorithm in prop::sample::select(SHARED.to_vec())
         ) {
-            let algorithm = Algorithm::ALL[algorithm];
             let family = Family::BOTH[usize::from(v6)];
             let chain = Balancing { kind: Kind::ALL[kind], family, bank: Bank(bank), endpoints, algorithm };
             prop_assert_eq!(Balancing::parse(&chain.to_string()), Some(chain));

@@ -32,6 +32,6 @@ impl Banks {
 }
 
 fn slots(plan: &PortPlan) -> usize {
-    let of = |planned| elements::slots(plan, planned).map(|(_, backends)| backends.len());
+    let of = |planned| elements::slots(plan, planned).map(|slots| slots.len());
     plan.frontends.iter().flat_map(of).sum()
 }

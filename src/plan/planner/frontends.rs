@@ -2,10 +2,11 @@
 
 use super::earlier_run::earlier_slots;
 use super::{Dispute, Planner};
-use crate::model::{Algorithm, ObjectName, Protocol, Service};
+use crate::model::{ObjectName, Protocol, Service};
 use crate::plan::claims::{Rank, Reason};
 use crate::plan::effects::HealthCheck;
-use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, hashed, ports, select, slots};
+use crate::plan::slots::Placing;
+use crate::plan::{Frontend, PlannedFrontend, PortPlan, ports, select};
 use hashbrown::HashSet;
 use nft_table::Family;
 use std::net::IpAddr;
@@ -89,9 +90,9 @@ impl Planner {
                     if frontends.is_empty() {
                         continue;
                     }
-                    let slices = entry.slices.iter();
+                    let endpoints = (entry.slices.iter(), service.weights.as_deref());
                     let mut selection =
-                        select::select(port, family, slices, &self.here, wanted, considered);
+                        select::select(port, family, endpoints, &self.here, wanted, considered);
                     if selection.truncate(most) {
                         cut = Some(most);
                     }
@@ -106,14 +107,11 @@ impl Planner {
                         None => earlier_slots(&self.earlier_run, &frontends),
                     };
                     let algorithm = service.algorithm.unwrap_or(self.settings.algorithm);
-                    let place = |before: &[Backend], list: &[Backend]| match algorithm {
-                        Algorithm::Random => slots::place(before, list),
-                        // A list that fills the room is a table itself.
-                        Algorithm::HashClient | Algorithm::HashFlow => {
-                            hashed::size(list.len(), most)
-                                .map_or_else(|| list.to_vec(), |size| hashed::table(list, size))
-                        }
-                    };
+                    let placing = Placing { algorithm, table_size: service.table_size, most };
+                    let [cluster, local] = [
+                        placing.place(&cluster, &selection.cluster),
+                        placing.place(&local, &selection.local),
+                    ];
                     let is_udp = port.protocol == Protocol::Udp;
                     let plan = PortPlan {
                         bank: bank.unwrap_or_else(|| self.banks.with_room(family)),
@@ -121,8 +119,9 @@ impl Planner {
                         protocol: port.protocol,
                         family,
                         algorithm,
-                        cluster: place(&cluster, &selection.cluster),
-                        local: place(&local, &selection.local),
+                        cluster: cluster.slots,
+                        local: local.slots,
+                        draining: [cluster.draining, local.draining],
                         hairpin: selection.hairpin,
                         affinity: service.affinity,
                         serving: if is_udp { selection.serving } else { Vec::new() },

@@ -122,8 +122,8 @@ impl Planner {
         for kind in elements::head_sets(&planned.frontend) {
             add(SetName::new(kind, plan.family), &mut [key.clone()].into_iter());
         }
-        for (map, slots) in elements::slots(plan, planned) {
-            add(map, &mut elements::slot_keys(&planned.frontend, 0..slots.len()));
+        for slots in elements::slots(plan, planned) {
+            add(slots.map, &mut elements::slot_keys(&planned.frontend, slots.numbers()));
         }
         expected
     }

@@ -14,7 +14,7 @@ use super::effects::Effects;
 use super::layout::{Bank, SetKind, SetName};
 use super::pods::Pods;
 use super::writer::{ChainNames, Writer};
-use super::{Backend, Frontend, Here, PortPlan, Settings, elements, ports};
+use super::{Backend, Frontend, Here, PortPlan, Settings, elements, own, ports};
 use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
 use banks::Banks;
 use earlier_run::EarlierRun;
@@ -99,8 +99,8 @@ impl Entry {
         self.find_slice(name).ok().map(|place| self.slices.remove(place))
     }
 
-    fn has_affinity(&self) -> bool {
-        self.plans.iter().any(|plan| plan.affinity.is_some())
+    fn has_own(&self) -> bool {
+        self.plans.iter().any(own::has_objects)
     }
 
     fn active(&self) -> Option<&Service> {
@@ -288,9 +288,9 @@ impl Planner {
         }
         let pods = Pods::new(&self.settings, self.node.as_deref());
         if *self.writer.pods() != pods {
-            // The chains of session affinity hold it, too.
-            let with_affinity = self.services.iter().filter(|(_, entry)| entry.has_affinity());
-            self.changed.extend(with_affinity.map(|(name, _)| name.clone()));
+            // Chains of single Services hold it, too.
+            let with_own = self.services.iter().filter(|(_, entry)| entry.has_own());
+            self.changed.extend(with_own.map(|(name, _)| name.clone()));
             self.writer.set_pods(pods);
         }
     }
@@ -424,7 +424,7 @@ impl Planner {
     }
 }
 
-/// Whether the elements of a port may be others. What session affinity has depends on more than the plan.
+/// Whether the elements of a port may be others. What a port has of its own depends on more than the plan.
 fn has_changed(port: &PortPlan, same: Option<&PortPlan>) -> bool {
-    same != Some(port) || port.affinity.is_some()
+    same != Some(port) || own::has_objects(port)
 }

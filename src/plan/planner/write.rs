@@ -3,7 +3,8 @@
 use super::Planner;
 use crate::model::ObjectName;
 use crate::plan::layout::{SetKind, SetName};
-use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, affinity, elements, ports};
+use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, elements, own, ports};
+use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use nft_table::{Key, Value};
 use std::net::IpAddr;
@@ -31,15 +32,15 @@ impl Planner {
                     &elements::source_key(&planned.frontend, source),
                 );
             }
-            let kept_slots: Vec<(SetName, usize)> = successor
-                .into_iter()
-                .flat_map(|(new, f)| elements::slots(new, f))
-                .map(|(set, backends)| (set, backends.len()))
-                .collect();
-            for (set, backends) in elements::slots(old, planned) {
-                let kept = kept_slots.iter().find(|(s, _)| *s == set).map_or(0, |(_, len)| *len);
-                for key in elements::slot_keys(&planned.frontend, kept..backends.len()) {
-                    self.writer.take(set, &key);
+            for slots in elements::slots(old, planned) {
+                let kept = successor.and_then(|(new, f)| same_map(new, f, slots.map));
+                let first = kept.map_or(0, |kept| kept.backends.len());
+                let behind: HashSet<usize> =
+                    kept.iter().flat_map(|kept| kept.behind()).map(|(number, _)| number).collect();
+                let gone = (first..slots.backends.len()).chain(slots.behind().map(|(n, _)| n));
+                let gone = gone.filter(|number| *number >= first && !behind.contains(number));
+                for key in elements::slot_keys(&planned.frontend, gone) {
+                    self.writer.take(slots.map, &key);
                 }
             }
             if let Some(ip) = cluster_ip(planned)
@@ -54,8 +55,8 @@ impl Planner {
                 self.writer.take_shared(set(SetKind::Hairpin), &hairpin_key(*ip));
             }
         }
-        if old.affinity.is_some() {
-            self.take_away_affinity(name, old, new);
+        if own::has_objects(old) {
+            self.take_away_own(name, old, new);
         }
     }
 
@@ -75,10 +76,9 @@ impl Planner {
     }
 
     /// Chains and maps stay for a while, but what the maps remember goes at once.
-    fn take_away_affinity(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
-        let old = affinity::objects(name, old, self.writer.pods());
-        let new =
-            new.map(|new| affinity::objects(name, new, self.writer.pods())).unwrap_or_default();
+    fn take_away_own(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
+        let old = own::objects(name, old, self.writer.pods());
+        let new = new.map(|new| own::objects(name, new, self.writer.pods())).unwrap_or_default();
         for chain in old.chains {
             if !new.chains.iter().any(|kept| kept.name == chain.name) {
                 self.writer.retire_chain(chain.name);
@@ -105,8 +105,8 @@ impl Planner {
     /// Puts what a port is to have and has not.
     pub(super) fn put(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
         let set = |kind| SetName::new(kind, new.family);
-        if new.affinity.is_some() {
-            self.put_affinity(name, old, new);
+        if own::has_objects(new) {
+            self.put_own(name, old, new);
         }
         for planned in &new.frontends {
             let ancestor = old.and_then(|old| Some((old, old.find(&planned.frontend)?)));
@@ -121,15 +121,19 @@ impl Planner {
                 let key = elements::source_key(&planned.frontend, source);
                 self.writer.put(set(SetKind::AllowedSources), key, Value::Member);
             }
-            for (set, backends) in elements::slots(new, planned) {
-                let there = ancestor
-                    .and_then(|(old, f)| elements::slots(old, f).find(|(s, _)| *s == set))
-                    .map_or(&[][..], |(_, backends)| backends);
-                let keys = elements::slot_keys(&planned.frontend, 0..backends.len());
-                for ((slot, backend), key) in backends.iter().enumerate().zip(keys) {
-                    if there.get(slot) != Some(backend) {
-                        self.writer.put(set, key, backend.to_value());
-                    }
+            for slots in elements::slots(new, planned) {
+                let there = ancestor.and_then(|(old, f)| same_map(old, f, slots.map));
+                let first = there.map_or(&[][..], |there| there.backends);
+                let there_behind: HashMap<usize, Backend> =
+                    there.iter().flat_map(|there| there.behind()).collect();
+                let is_there = |(slot, backend): &(usize, Backend)| {
+                    first.get(*slot).or_else(|| there_behind.get(slot)) == Some(backend)
+                };
+                let all = slots.backends.iter().copied().enumerate().chain(slots.behind());
+                let key = elements::frontend_key(&planned.frontend);
+                for (slot, backend) in all.filter(|slot| !is_there(slot)) {
+                    let key = key.clone().slot(slot as u32).build();
+                    self.writer.put(slots.map, key, backend.to_value());
                 }
             }
             if let Some(ip) = cluster_ip(planned)
@@ -146,10 +150,9 @@ impl Planner {
         }
     }
 
-    fn put_affinity(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
-        let before =
-            old.map(|old| affinity::objects(name, old, self.writer.pods())).unwrap_or_default();
-        let objects = affinity::objects(name, new, self.writer.pods());
+    fn put_own(&mut self, name: &ObjectName, old: Option<&PortPlan>, new: &PortPlan) {
+        let before = old.map(|old| own::objects(name, old, self.writer.pods())).unwrap_or_default();
+        let objects = own::objects(name, new, self.writer.pods());
         for (map, backends) in objects.maps {
             let there = before.maps.iter().find(|(there, _)| there.name == map.name);
             let gone = |there: &[Backend]| there.iter().any(|backend| !backends.contains(backend));
@@ -165,6 +168,15 @@ impl Planner {
         }
         objects.chains.into_iter().for_each(|chain| self.writer.put_chain(chain));
     }
+}
+
+/// The slots that a frontend has in a map.
+fn same_map<'a>(
+    plan: &'a PortPlan,
+    planned: &PlannedFrontend,
+    map: SetName,
+) -> Option<elements::Slots<'a>> {
+    elements::slots(plan, planned).find(|slots| slots.map == map)
 }
 
 /// Whether the elements of a frontend apart from its slots are the same.

@@ -70,7 +70,7 @@ fn value(bytes: &[u8]) -> DataAttribute {
     DataAttribute::Value(bytes.to_vec())
 }
 
-fn numgen(to: Register, modulus: u32) -> Expressions {
+fn numgen(to: Register, modulus: u32, kind: u32) -> Expressions {
     /// `NFTA_NG_*`
     const DREG: u16 = 1;
     const MODULUS: u16 = 2;
@@ -79,7 +79,7 @@ fn numgen(to: Register, modulus: u32) -> Expressions {
     let attributes = vec![
         number(DREG, to.into()),
         number(MODULUS, modulus),
-        number(TYPE, numbers::NUMGEN_RANDOM),
+        number(TYPE, kind),
         number(OFFSET, 0),
     ];
     other("numgen", attributes)
@@ -116,6 +116,18 @@ impl Compiler {
                 self.compiled.anonymous_sets.push(protocols);
                 self.load(Expression::Protocol, 0);
                 self.lookup(ANONYMOUS_SET, vec![Lookup::SetId(id)]);
+            }
+            Statement::NotOpening => {
+                /// `IPPROTO_TCP`, and where its flags are; SYN, and SYN with ACK.
+                const TCP: u8 = 6;
+                const FLAGS: u32 = 13;
+                const OPENING: u8 = 0x02;
+                const ANSWER: u8 = 0x12;
+                self.load(Expression::Protocol, 0);
+                self.compare(&Constant::Protocol(TCP), false);
+                self.push(payload(register(0), numbers::TRANSPORT_HEADER, FLAGS, 1));
+                self.mask(&[ANSWER]);
+                self.is_equal(&[OPENING], false);
             }
             Statement::InSet { key, set, negated } => {
                 self.load_key(key, 0);
@@ -211,7 +223,8 @@ impl Compiler {
                 ];
                 other("fib", attributes)
             }
-            Random(modulus) => numgen(to, modulus),
+            Random(modulus) => numgen(to, modulus, numbers::NUMGEN_RANDOM),
+            Incremental(modulus) => numgen(to, modulus, numbers::NUMGEN_INCREMENTAL),
             Hash(hash) => return self.hash(hash, to),
         };
         self.push(expressions);
@@ -224,6 +237,7 @@ impl Compiler {
         const LEN: u16 = 3;
         const MODULUS: u16 = 4;
         const SEED: u16 = 5;
+        const OFFSET: u16 = 6;
         const TYPE: u16 = 7;
         const JENKINS: u32 = 0;
         let mut word = self.spare;
@@ -231,14 +245,16 @@ impl Compiler {
             self.load(*part, word);
             word += words(part.len());
         }
-        let attributes = vec![
+        let mut attributes = vec![
             number(SREG, register(self.spare).into()),
             number(DREG, to.into()),
             number(LEN, 4 * (word - self.spare)),
             number(MODULUS, hash.modulus),
             number(SEED, hash.seed),
-            number(TYPE, JENKINS),
         ];
+        // As nft does, which leaves out what is 0.
+        attributes.extend((hash.offset > 0).then(|| number(OFFSET, hash.offset)));
+        attributes.push(number(TYPE, JENKINS));
         self.push(other("hash", attributes));
     }
 

@@ -229,6 +229,8 @@ pub mod verdict {
     pub const RETURN: u32 = -5_i32 as u32;
 }
 
+/// `NFT_NG_INCREMENTAL`
+pub const NUMGEN_INCREMENTAL: u32 = 0;
 /// `NFT_NG_RANDOM`
 pub const NUMGEN_RANDOM: u32 = 1;
 

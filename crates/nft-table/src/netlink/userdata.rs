@@ -5,7 +5,7 @@
 //! 1.0.6 writes, all versions read. A record is its type, the length of its value, the value, all
 //! without padding (libnftnl `include/libnftnl/udata.h`, nftables `src/mnl.c`, `*_build_udata` there).
 
-use super::numbers::{NUMGEN_RANDOM, ct, meta};
+use super::numbers::{NUMGEN_INCREMENTAL, NUMGEN_RANDOM, ct, meta};
 use crate::{DataType, Expression, Family, Set, SetData};
 
 /// Records of a set (`enum nftnl_udata_set_types`).
@@ -142,6 +142,7 @@ fn expression_numbers(expression: Expression) -> (u32, Vec<u32>) {
         CtOriginalDestination(V6) => (CT, vec![ct::DST_IP6, ct::ORIGINAL.into()]),
         CtOriginalPort => (CT, vec![ct::PROTO_DST, ct::ORIGINAL.into()]),
         Random(modulus) => (NUMGEN, vec![NUMGEN_RANDOM, modulus, 0]),
+        Incremental(modulus) => (NUMGEN, vec![NUMGEN_INCREMENTAL, modulus, 0]),
         SourcePort => (PAYLOAD, vec![TH, TH_SPORT]),
         CtState
         | CtStatus
@@ -232,6 +233,7 @@ fn parse_expression(bytes: &[u8]) -> Option<Expression> {
         CtOriginalDestination(Family::V6),
         CtOriginalPort,
         Random(modulus),
+        Incremental(modulus),
     ];
     known.into_iter().find(|candidate| {
         let (number, values) = expression_numbers(*candidate);

@@ -244,10 +244,21 @@ struct Endpoint {
     addresses: Vec<String>,
     #[prost(message, optional, tag = "2")]
     conditions: Option<Conditions>,
+    #[prost(message, optional, tag = "4")]
+    target_ref: Option<ObjectReference>,
     #[prost(string, optional, tag = "6")]
     node_name: Option<String>,
+    #[prost(string, optional, tag = "7")]
+    zone: Option<String>,
     #[prost(message, optional, tag = "8")]
     hints: Option<Hints>,
+}
+
+/// `core/v1.ObjectReference`.
+#[derive(Clone, PartialEq, Message)]
+struct ObjectReference {
+    #[prost(string, optional, tag = "3")]
+    name: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -306,6 +317,11 @@ impl From<Endpoint> for discovery::Endpoint {
                 terminating: conditions.terminating,
             }),
             node_name: from.node_name,
+            target_ref: from.target_ref.map(|reference| core::ObjectReference {
+                name: reference.name,
+                ..Default::default()
+            }),
+            zone: from.zone,
             hints: from.hints.map(|hints| discovery::EndpointHints {
                 for_zones: list(hints.for_zones),
                 for_nodes: list(hints.for_nodes),

@@ -1,0 +1,67 @@
+//! Round robin: who comes next is counted by a rule, so each Service port has balancing chains of its own.
+//!
+//! ```text
+//! chain round-robin4-shop/cart/tcp/http/cluster {
+//!     dnat ip to ip daddr . meta l4proto . th dport . numgen inc mod 3 map @cluster-endpoints4
+//!     dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @cluster-endpoints4
+//!     drop
+//! }
+//! ```
+//!
+//! All frontends by address are counted together, and all NodePorts.
+
+use super::layout::{Balancing, Kind, external_rules};
+use super::own::name;
+use super::pods::Pods;
+use super::{Frontend, PortPlan, Route};
+use crate::model::{Algorithm, ObjectName};
+use nft_table::{Chain, Verdict};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The chain that stands for a shared one of this kind.
+pub fn chain_name(service: &ObjectName, plan: &PortPlan, kind: Kind) -> Arc<str> {
+    name("round-robin", service, plan, kind.name())
+}
+
+/// What a port with round robin needs; nothing otherwise.
+pub fn chains(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> {
+    if plan.algorithm != Algorithm::RoundRobin {
+        return Vec::new();
+    }
+    let used: BTreeSet<Kind> = plan.frontends.iter().flat_map(|f| kinds(plan, f)).collect();
+    let chain = |kind: Kind| {
+        let slots = if kind.is_local() { plan.local.len() } else { plan.cluster.len() };
+        let shared = Balancing::new(kind, plan.family, plan.bank, slots).by(plan.algorithm);
+        let rules = match kind.next() {
+            None => shared.chain(pods).rules,
+            Some(next) => {
+                external_rules(plan.family, pods, Verdict::Goto(chain_name(service, plan, next)))
+            }
+        };
+        Chain::regular(chain_name(service, plan, kind), rules)
+    };
+    used.into_iter().map(chain).collect()
+}
+
+/// The kinds of chains that a frontend uses.
+fn kinds(plan: &PortPlan, planned: &super::PlannedFrontend) -> Vec<Kind> {
+    let by_nodeport = matches!(planned.frontend, Frontend::NodePort { .. });
+    let [cluster, local, external] = match by_nodeport {
+        false => [Kind::Cluster, Kind::Local, Kind::ExternalLocal],
+        true => [Kind::NodePortCluster, Kind::NodePortLocal, Kind::ExternalNodePortLocal],
+    };
+    let (has_cluster, has_local) = (!plan.cluster.is_empty(), !plan.local.is_empty());
+    let used = match planned.route {
+        Route::Cluster => [(has_cluster, cluster), (false, local), (false, external)],
+        Route::Local => [(has_local, local), (false, cluster), (false, external)],
+        // With session affinity that has a chain of its own.
+        Route::ExternalLocal => [
+            (has_cluster, cluster),
+            (has_local, local),
+            (has_local && plan.affinity.is_none(), external),
+        ],
+        Route::Reject | Route::Drop => return Vec::new(),
+    };
+    used.into_iter().filter(|(is_used, _)| *is_used).map(|(_, kind)| kind).collect()
+}
