@@ -3,14 +3,18 @@
 use crate::listing::loads_again;
 use crate::scenario::{at, lab};
 use kube_proxy::answers::{Query, explain_now};
-use nft_table::evaluate::{Machine, Outcome, Packet, evaluate};
+use nft_table::evaluate::{self, Machine, Packet, evaluate};
 use nft_table::{Family, Table};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use test_support::lab::{Lab, cluster_ip, external_ip};
-use test_support::proxy::{Config, Proxy, Service, endpoints, objects, service};
+use test_support::lab::{Lab, Outcome, cluster_ip, external_ip};
+use test_support::proxy::{
+    Config, Manifests, Program, Proxy, Service, endpoints, objects, service,
+};
 
+/// Interface index of `lo`.
+const LOOPBACK: u32 = 1;
 const BALANCING: &str = "nft.kube-proxy/balancing";
 
 /// A Service with all kinds of frontends.
@@ -51,7 +55,7 @@ fn predicted(table: &Table, lab: &Lab, source: SocketAddr, target: SocketAddr) -
     let mut machine =
         Machine { is_local: &is_local, random: &mut random, learned: &mut HashMap::new() };
     match evaluate(table, packet, &mut machine).expect("it can be evaluated") {
-        Outcome::Passed { destination, port, .. } => SocketAddr::new(destination, port),
+        evaluate::Outcome::Passed { destination, port, .. } => SocketAddr::new(destination, port),
         other => panic!("{other:?}"),
     }
 }
@@ -150,7 +154,7 @@ fn few_clients_move_when_an_endpoint_goes() {
     proxy.apply(ready(&lab, &["c"]));
     assert_eq!(lab.from("client").tcp(target).endpoint(), "c");
     proxy.apply(ready(&lab, &[]));
-    assert_eq!(lab.from("client").tcp(target), test_support::lab::Outcome::Reset);
+    assert_eq!(lab.from("client").tcp(target), Outcome::Reset);
     proxy.apply(ready(&lab, &["a", "b", "c"]));
     assert_eq!(ask(&proxy), before, "the same endpoints make the same table");
 }
@@ -220,3 +224,237 @@ fn a_listing_loads_again() {
     assert!(listing.contains("jhash ip6 saddr . th sport mod 251 seed 0x6b756265"), "{listing}");
     loads_again(&lab);
 }
+
+/// As long as one processor asks, nobody has to wait longer than the others.
+#[test]
+fn endpoints_take_turns() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    proxy.apply(objects![web("round-robin"), ready(&lab, &["a", "b", "c"])]);
+    let turns = |target: SocketAddr, of: usize| -> Vec<String> {
+        (0..of).map(|_| lab.from("client").tcp(target).endpoint().to_owned()).collect()
+    };
+    for family in Family::BOTH {
+        for target in frontends(&lab, family) {
+            let turns = turns(target, 12);
+            assert_eq!(turns[..3].iter().collect::<BTreeSet<_>>().len(), 3, "{turns:?}");
+            assert!(turns.chunks(3).all(|round| round == &turns[..3]), "{turns:?}");
+        }
+    }
+    let target = at(cluster_ip(10, Family::V4), 80);
+    assert_eq!(proxy.written_by_a_new_one(Config::default()), 0, "a restart writes nothing");
+    // One more, one less, none, and others again.
+    for pods in [&["a", "b"][..], &["c"], &[], &["a", "b", "c"]] {
+        proxy.apply(ready(&lab, pods));
+        if pods.is_empty() {
+            assert_eq!(lab.from("client").tcp(target), Outcome::Reset);
+            continue;
+        }
+        let turns = turns(target, 2 * pods.len());
+        let reached: BTreeSet<&str> = turns[..pods.len()].iter().map(|pod| &**pod).collect();
+        assert_eq!(reached, pods.iter().copied().collect(), "{turns:?}");
+        assert_eq!(turns[..pods.len()], turns[pods.len()..]);
+    }
+    // With policy Local others than pods and the node get those of the node.
+    let local = web("round-robin").spec("externalTrafficPolicy", json!("Local"));
+    proxy.apply(local);
+    for target in &frontends(&lab, Family::V6)[1..] {
+        assert_eq!(turns(*target, 4).iter().collect::<BTreeSet<_>>().len(), 2);
+        let own: BTreeSet<String> =
+            (0..3).map(|_| lab.from("a").tcp(*target).endpoint().to_owned()).collect();
+        assert_eq!(own.len(), 3);
+    }
+    // Who is remembered does not wait for a turn.
+    proxy.apply(web("round-robin").spec("sessionAffinity", json!("ClientIP")));
+    assert_eq!(turns(target, 6).iter().collect::<BTreeSet<_>>().len(), 1);
+    proxy.apply(web("random"));
+    proxy.tidy();
+    assert!(!proxy.listing().contains("round-robin"), "{}", proxy.listing());
+}
+
+const WEIGHTS: &str = "nft.kube-proxy/weights";
+
+fn named(lab: &Lab) -> Vec<Value> {
+    let pod = |name: &str| json!({"targetRef": {"kind": "Pod", "name": format!("web-{name}")}});
+    let all = ["a", "b", "c"].into_iter();
+    all.fold(endpoints("web").tcp(), |slice, name| slice.with(lab, &[name], pod(name)))
+        .into_iter()
+        .collect()
+}
+
+#[test]
+fn weights_decide_how_many_connections_an_endpoint_gets() {
+    let Some(lab) = lab() else { return };
+    let mut proxy = Proxy::new(&lab, Config::default());
+    let weighted = |algorithm: &str, weights: &str| web(algorithm).annotation(WEIGHTS, weights);
+    proxy.apply(objects![weighted("round-robin", "web-a=1, node/node=2, *=3"), named(&lab)]);
+    let target = at(cluster_ip(10, Family::V4), 80);
+    let reached = |target: SocketAddr, of: u32| {
+        let pods = (0..of).map(|_| lab.from("client").tcp(target).endpoint().to_owned());
+        pods.fold(BTreeMap::<String, u32>::new(), |mut reached, pod| {
+            *reached.entry(pod).or_default() += 1;
+            reached
+        })
+    };
+    let counts = |a: u32, b: u32, c: u32| {
+        let all = [("a", a), ("b", b), ("c", c)].map(|(pod, count)| (pod.to_owned(), count));
+        all.into_iter().filter(|(_, count)| *count > 0).collect::<BTreeMap<_, _>>()
+    };
+    for target in frontends(&lab, Family::V6) {
+        assert_eq!(reached(target, 12), counts(2, 4, 6));
+    }
+    // With weight 0 connections live on, and there are no new ones; by chance and by hashes as well.
+    let mut open: Vec<_> = (0..6).map(|_| lab.from("client").connect(target)).collect();
+    let before: Vec<_> = open.iter_mut().map(|connection| connection.ask()).collect();
+    for algorithm in ["round-robin", "random", "hash-flow", "hash-client"] {
+        let committed = proxy.apply(weighted(algorithm, "web-b=0"));
+        assert_eq!(committed.rebuilt, None);
+        let reached = reached(target, 30);
+        assert!(!reached.contains_key("b"), "{reached:?}");
+        assert_eq!(proxy.written_by_a_new_one(Config::default()), 0, "{algorithm}");
+        let query =
+            Query { address: Some(target.ip()), port: Some(target.port()), ..Query::default() };
+        let view = proxy.view();
+        let explained = lab.node().namespace.run(|| explain_now(&view, &query)).unwrap();
+        let of_b = explained[0].endpoints.iter().find(|one| one.address.ip() == lab.v4("b"));
+        assert_eq!(of_b.unwrap().reasons, ["its weight is 0"]);
+    }
+    let after: Vec<_> = open.iter_mut().map(|connection| connection.ask()).collect();
+    assert_eq!(after, before);
+    proxy.apply(weighted("random", "*=0"));
+    assert_eq!(lab.from("client").tcp(target), Outcome::Reset);
+    // What cannot be read counts as not there.
+    proxy.apply(weighted("round-robin", "web-a=lots"));
+    assert_eq!(reached(target, 6), counts(2, 2, 2));
+}
+
+/// 100,000 flows of each algorithm, with weights and without, as the kernel counts them.
+#[test]
+fn shares_are_what_they_should_be() {
+    let Some(lab) = lab() else { return };
+    let config = Config { counting: kube_proxy::plan::Counting::Endpoint, ..Config::default() };
+    let mut proxy = Proxy::new(&lab, config);
+    let target = at(cluster_ip(10, Family::V4), 53);
+    let send = |ports: std::ops::Range<u16>, clients: std::ops::Range<u8>| {
+        for client in clients {
+            let source: IpAddr = [192, 0, 2, client].into();
+            lab.machine("client").netlink.address(LOOPBACK, source.into());
+            lab.machine("client").namespace.run(|| {
+                for port in ports.clone() {
+                    let socket = std::net::UdpSocket::bind((source, port)).expect("bind");
+                    socket.send_to(b"?", target).expect("send");
+                }
+            });
+            lab.machine("client").netlink.remove_address(LOOPBACK, source.into());
+            lab.node().output("conntrack", &["-F"]);
+        }
+    };
+    for (algorithm, weights, shares) in [
+        ("random", "*=1", [1, 1, 1]),
+        ("random", "web-a=1, web-b=2, *=5", [1, 2, 5]),
+        ("round-robin", "web-a=1, web-b=2, *=5", [1, 2, 5]),
+        ("hash-flow", "*=1", [1, 1, 1]),
+        ("hash-flow", "web-a=1, web-b=2, *=5", [1, 2, 5]),
+    ] {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let dns = service("web").cluster_ip(10).udp(53);
+            let dns = dns.annotation(BALANCING, algorithm).annotation(WEIGHTS, weights);
+            let slices = named(&lab).into_iter().map(|mut slice| {
+                slice["ports"] = json!([{"name": "", "port": 8080, "protocol": "UDP"}]);
+                slice
+            });
+            proxy.apply(objects![dns.clone(), slices.collect::<Vec<_>>()]);
+            send(20_000..45_000, 100..104);
+            let counts = counted_by_pod(&lab, &proxy);
+            // The next ones are counted from 0 on.
+            proxy.delete(dns);
+            let (all, sum) = (counts.iter().sum::<f64>(), shares.iter().sum::<u32>());
+            assert!((99_990.0..=100_010.0).contains(&all), "{algorithm} {weights}: {counts:?}");
+            let expected = shares.map(|share| all * f64::from(share) / f64::from(sum));
+            let pairs = || counts.iter().zip(expected);
+            // Two degrees of freedom: beyond this once in a thousand times, and three times in a row never.
+            let chi_square: f64 = pairs().map(|(n, m)| (n - m).powi(2) / m).sum();
+            let sigmas = pairs().map(|(n, m)| (n - m).abs() / (m * (1.0 - m / all)).sqrt());
+            // A table for hashes has whole entries, which are a hundredth off at most.
+            let (most, off) = match algorithm {
+                "round-robin" => (0.01, 0.01),
+                "hash-flow" => (13.8 + all * 0.0002, 3.0 + 0.01 * all.sqrt()),
+                _ => (13.8, 3.0),
+            };
+            if chi_square < most && sigmas.clone().all(|sigmas| sigmas < off) {
+                break;
+            }
+            let sigmas: Vec<f64> = sigmas.collect();
+            assert!(attempts < 3, "{algorithm} {weights}: {counts:?}, {chi_square}, {sigmas:?}");
+        }
+    }
+}
+
+/// Connections to the pods a, b and c, as counted.
+fn counted_by_pod(lab: &Lab, proxy: &Proxy<'_>) -> [f64; 3] {
+    let mut counts = [0.0; 3];
+    for line in proxy.listing().lines().filter(|line| line.contains(" counter packets ")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        for (pod, count) in ["a", "b", "c"].into_iter().zip(&mut counts) {
+            let is_to = words.contains(&&*lab.v4(pod).to_string());
+            let at = words.iter().position(|word| *word == "packets").unwrap() + 1;
+            *count += if is_to { words[at].parse::<f64>().unwrap() } else { 0.0 };
+        }
+    }
+    counts
+}
+
+/// A node has died: nobody tells the client, but its next packet finds out.
+#[test]
+fn connections_to_endpoints_that_are_gone_are_reset_where_that_is_asked_for() {
+    let Some(lab) = lab() else { return };
+    let config = json!({
+        "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56",
+        "nodePortAddresses": ["192.0.2.0/24", "2001:db8::/64"],
+    });
+    for (asked, is_reset) in [(None, false), (Some("keep"), false), (Some("reset"), true)] {
+        let manifests = Manifests::new();
+        let web = || asked.map_or(web("random"), |asked| web("random").annotation(GONE, asked));
+        manifests.apply(objects![web(), ready(&lab, &["b"])]);
+        let mut program = Program::start(&lab, &manifests, Some(config.clone()));
+        for family in Family::BOTH {
+            for target in frontends(&lab, family) {
+                manifests.apply(ready(&lab, &["c"]));
+                program.wait_until(|_| lab.from("client").tcp(target).endpoint() == "c");
+                let mut lost = lab.from("client").connect(target);
+                assert_eq!(lost.ask(), lab.from("client").tcp(target));
+                let mut passing = lab.from("client").connect(at(lab.ip("c", family), 8080));
+                passing.ask();
+                // Terminating, even not serving, is not gone.
+                let gone =
+                    json!({"conditions": {"ready": false, "serving": false, "terminating": true}});
+                let terminating = endpoints("web").tcp().on(&lab, &["a"]).with(&lab, &["c"], gone);
+                manifests.apply(terminating);
+                program.wait_until(|_| lab.from("client").tcp(target).endpoint() == "a");
+                lost.ask();
+                manifests.apply(ready(&lab, &["a"]));
+                if is_reset {
+                    program.wait_until(|_| lost.try_ask().is_err());
+                } else {
+                    // What is committed after it is there.
+                    manifests.apply(objects![
+                        service("other").cluster_ip(99).tcp(80),
+                        endpoints("other").tcp().on(&lab, &["a"]),
+                    ]);
+                    let other = at(cluster_ip(99, family), 80);
+                    let is_served =
+                        || matches!(lab.from("client").tcp(other), Outcome::Reached { .. });
+                    program.wait_until(|_| is_served());
+                    lost.ask();
+                    manifests.delete(service("other").cluster_ip(99).tcp(80));
+                    program.wait_until(|_| !is_served());
+                }
+                passing.ask();
+            }
+        }
+    }
+}
+
+const GONE: &str = "nft.kube-proxy/gone-endpoints";

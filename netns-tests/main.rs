@@ -42,6 +42,7 @@ mod localhost;
 mod masquerade;
 mod no_endpoints;
 mod node_port;
+mod nodes;
 mod policies;
 mod program;
 mod random;

@@ -19,8 +19,8 @@ use test_support::proxy::{
 /// Changes per seed, and packets after each.
 const CHANGES: usize = 60;
 const PACKETS: usize = 5;
-/// More than any Service has endpoints.
-const DRAWS: u32 = 6;
+/// More slots than any Service has, apart from tables.
+const DRAWS: u32 = 10;
 /// The entries of a table for hashed flows.
 const ENTRIES: u32 = 251;
 /// Services are numbered below this.
@@ -94,8 +94,12 @@ fn random_service(random: &mut Random, number: u8) -> Service {
         made = made.spec("sessionAffinity", json!("ClientIP"));
     }
     if random.one_in(12) {
-        let algorithm = *random.of(&["hash-client", "hash-flow"]);
+        let algorithm = *random.of(&["hash-client", "hash-flow", "round-robin", "round-robin"]);
         made = made.annotation("nft.kube-proxy/balancing", algorithm);
+    }
+    if random.one_in(6) {
+        let weights = *random.of(&["node/node=2, *=1", "node/node=1, *=0"]);
+        made = made.annotation("nft.kube-proxy/weights", weights);
     }
     made.created(&format!("20{:02}-01-01T00:00:00Z", random.below(30)))
 }
@@ -203,8 +207,8 @@ fn expected(
     };
     let mut outcomes = Vec::new();
     let hashed = table.chains().iter().any(|chain| chain.name.starts_with("hash-"));
-    // Each endpoint has many entries, and 7 leaves out no slot of a few.
-    let draws = if hashed { (0..ENTRIES).step_by(7) } else { (0..DRAWS).step_by(1) };
+    // Each endpoint has many entries, and 11 leaves out no slot of a few.
+    let draws = if hashed { (0..ENTRIES).step_by(11) } else { (0..DRAWS).step_by(1) };
     for draw in draws {
         let mut machine = Machine {
             is_local: &|ip| ip == node || ip.is_loopback(),

@@ -69,6 +69,7 @@ impl<'n> Cell<'n> {
                     Rules::Ours(_)
                         | Rules::ByService(_)
                         | Rules::ByEndpoint(_)
+                        | Rules::By(..)
                         | Rules::Upstream(_)
                 ) =>
             {

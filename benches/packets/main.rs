@@ -2,7 +2,7 @@
 //! nftables mode, with conntrack alone, with one hand-written `dnat` rule, and with nothing.
 //!
 //! ```text
-//! cargo bench --bench packets -- [--sizes 1,1000,10000,50000] [--upstream 1,1000,10000] [--counted 1000]
+//! cargo bench --bench packets -- [--sizes 1,1000,10000,50000] [--upstream 1,1000,10000] [--counted 1000] [--balanced 100]
 //!                                [--rows TEXT,...] [--passes 4]
 //! ```
 //!
@@ -34,6 +34,7 @@ mod rules;
 mod services;
 
 use flows::Cell;
+use kube_proxy::model::Algorithm;
 use nft_table::Family;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -50,6 +51,8 @@ struct Arguments {
     upstream: Vec<usize>,
     /// Sizes at which ours counts connections as well.
     counted: Vec<usize>,
+    /// Sizes at which ours chooses endpoints in other ways as well. Tables for hashes are large.
+    balanced: Vec<usize>,
     /// Rows whose names hold one of these; all when empty.
     rows: Vec<String>,
     passes: usize,
@@ -64,6 +67,7 @@ impl Arguments {
             sizes: vec![1, 1000, 10_000, 50_000],
             upstream: vec![1, 1000, 10_000],
             counted: vec![1000],
+            balanced: vec![100],
             rows: Vec::new(),
             passes: 4,
         };
@@ -77,6 +81,7 @@ impl Arguments {
                 "--sizes" => arguments.sizes = numbers(),
                 "--upstream" => arguments.upstream = numbers(),
                 "--counted" => arguments.counted = numbers(),
+                "--balanced" => arguments.balanced = numbers(),
                 "--rows" => arguments.rows = list.map(str::to_owned).collect(),
                 "--passes" => arguments.passes = numbers()[0],
                 other => panic!("unknown argument {other}"),
@@ -123,6 +128,9 @@ fn nodes(arguments: &Arguments) -> Option<Vec<Node>> {
     all.extend(arguments.sizes.iter().copied().map(Rules::Ours));
     all.extend(arguments.counted.iter().copied().map(Rules::ByService));
     all.extend(arguments.counted.iter().copied().map(Rules::ByEndpoint));
+    for algorithm in Algorithm::ALL {
+        all.extend(arguments.balanced.iter().map(|size| Rules::By(algorithm, *size)));
+    }
     if tools.is_some() {
         all.extend(arguments.upstream.iter().copied().map(Rules::Upstream));
     }

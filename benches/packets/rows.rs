@@ -83,6 +83,7 @@ impl Row {
                 Rules::Ours(size)
                 | Rules::ByService(size)
                 | Rules::ByEndpoint(size)
+                | Rules::By(_, size)
                 | Rules::Upstream(size) => {
                     SocketAddr::new(services::other_ip(flow * size / FLOWS, family), PORT)
                 }

@@ -3,6 +3,7 @@
 use crate::node::{ENDPOINT_PORT, Node, load};
 use crate::rows::Row;
 use crate::services::{self, PLAIN, PORT, endpoint};
+use kube_proxy::model::Algorithm;
 use nft_table::Family;
 use serde_json::{Value, json};
 use std::fmt;
@@ -25,6 +26,8 @@ pub enum Rules {
     ByService(usize),
     /// The same by endpoint.
     ByEndpoint(usize),
+    /// Ours, choosing endpoints otherwise.
+    By(Algorithm, usize),
     Upstream(usize),
 }
 
@@ -46,9 +49,12 @@ impl Rules {
         match self {
             Rules::Nothing | Rules::Dnat => {}
             Rules::Conntrack => load(&node.lab.node().namespace, CONNTRACK),
-            Rules::Ours(size) => ours(node, size, "off"),
-            Rules::ByService(size) => ours(node, size, "service"),
-            Rules::ByEndpoint(size) => ours(node, size, "endpoint"),
+            Rules::Ours(size) => ours(node, size, &[]),
+            Rules::ByService(size) => ours(node, size, &["--count-connections=service"]),
+            Rules::ByEndpoint(size) => ours(node, size, &["--count-connections=endpoint"]),
+            Rules::By(algorithm, size) => {
+                ours(node, size, &[&format!("--balancing={}", algorithm.name())]);
+            }
             Rules::Upstream(size) => upstream(node, size, tools.expect("build-tools ran")),
         }
     }
@@ -116,7 +122,7 @@ fn node_object(node: &Node) -> Value {
 }
 
 /// Runs this project's program on manifests until traffic flows.
-fn ours(node: &Node, size: usize, counting: &str) {
+fn ours(node: &Node, size: usize, flags: &[&str]) {
     let directory = tempfile::TempDir::new().expect("a directory");
     let path = |name: &str| directory.path().join(name);
     std::fs::create_dir(path("manifests")).expect("a directory");
@@ -127,7 +133,7 @@ fn ours(node: &Node, size: usize, counting: &str) {
     std::fs::write(path("config"), config().to_string()).expect("write the configuration");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kube-proxy"));
     command.arg("--manifests").arg(path("manifests")).arg("--config").arg(path("config"));
-    command.arg("--hostname-override=node").arg(format!("--count-connections={counting}"));
+    command.arg("--hostname-override=node").args(flags);
     let process = Process::start(&node.lab.node().namespace, command, &path("log"));
     wait_until_served(node, process);
 }
@@ -187,6 +193,7 @@ impl fmt::Display for Rules {
             Rules::Ours(size) => write!(f, "ours, {size}"),
             Rules::ByService(size) => write!(f, "counted by Service, {size}"),
             Rules::ByEndpoint(size) => write!(f, "counted by endpoint, {size}"),
+            Rules::By(algorithm, size) => write!(f, "{}, {size}", algorithm.name()),
             Rules::Upstream(size) => write!(f, "upstream, {size}"),
         }
     }

@@ -15,7 +15,7 @@
 //! Each size runs in a process of its own, so that peaks of memory are its own. It prints figures and
 //! asserts nothing about them.
 
-mod counted;
+mod features;
 mod first_layout;
 mod objects;
 mod others;
@@ -37,15 +37,15 @@ const UPDATES: u32 = 1000;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     if let [flag, what] = &arguments[..]
-        && flag == "--counted-load"
+        && flag == "--feature-load"
     {
-        return counted::load(what);
+        return features::load(what);
     }
     if let [flag, size] = &arguments[..] {
         let size = || size.parse().expect("a number of Services");
         match flag.as_str() {
             "--alone" => return measure(size()),
-            "--counted" => return counted::measure(size()),
+            "--features" => return features::measure(size()),
             "--beside-others" => return others::measure(size()),
             _ => {}
         }
@@ -70,8 +70,8 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     each(&sizes, "--beside-others");
-    println!("\n{}", counted::HEADER);
-    each(&sizes, "--counted");
+    println!("\n{}", features::HEADER);
+    each(&sizes, "--features");
 }
 
 /// Has each size measured in a process of its own.

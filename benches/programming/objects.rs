@@ -24,6 +24,7 @@ fn settings_counting(counting: Counting) -> Settings {
         localhost_nodeports: Vec::new(),
         counting,
         algorithm: Algorithm::Random,
+        reset_gone: false,
     }
 }
 
@@ -81,6 +82,7 @@ pub fn service(number: u32) -> Change {
         algorithm: None,
         weights: None,
         table_size: None,
+        reset_gone: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
         health_check_node_port: None,

@@ -111,6 +111,7 @@ pub fn settings(u: &mut Unstructured<'_>) -> Result<Settings> {
         localhost_nodeports,
         counting: Counting::Off,
         algorithm: Algorithm::Random,
+        reset_gone: false,
     })
 }
 
@@ -155,6 +156,7 @@ fn service(u: &mut Unstructured<'_>, number: u8) -> Result<Service> {
             None
         },
         table_size: *u.choose(&[None, Some(251)])?,
+        reset_gone: None,
         source_ranges: if u.ratio(1, 3)? {
             let ranges = [
                 "198.51.100.0/31",

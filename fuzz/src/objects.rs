@@ -75,6 +75,7 @@ fn planner() -> Planner {
         localhost_nodeports: Family::BOTH.into(),
         counting: Counting::Off,
         algorithm: Algorithm::Random,
+        reset_gone: false,
     });
     let networks = ["192.0.2.1/32", "2001:db8::1/128"].map(|network| network.parse().unwrap());
     planner.set_nodeport_networks(&networks);

@@ -2,7 +2,7 @@
 
 use super::logging::SetFilter;
 use super::node_ports::NodePortSelector;
-use crate::config::{Config, CountConnections, DetectLocal, Logging, Stage};
+use crate::config::{Config, CountConnections, DetectLocal, GoneEndpoints, Logging, Stage};
 use crate::metrics::{BuildInfo, FeatureStage, Metrics};
 use crate::plan::Counting;
 use crate::{plan, sync};
@@ -18,6 +18,7 @@ pub fn sync_options(config: &Config) -> sync::Options {
             masquerade_all: config.masquerade_all,
             localhost_nodeports: localhost_families(config),
             algorithm: config.balancing,
+            reset_gone: config.gone_endpoints == GoneEndpoints::Reset,
             counting: match config.count_connections {
                 CountConnections::Off => Counting::Off,
                 CountConnections::Service => Counting::Service,

@@ -1,5 +1,5 @@
 //! The command line, as the user typed it: every flag of kube-proxy on Linux, `--manifests`, `--own-table`,
-//! `--balancing`, `--count-connections` and `--status-page`.
+//! `--balancing`, `--gone-endpoints`, `--count-connections` and `--status-page`.
 //!
 //! Names and syntax are Go's: `--flag value` and `--flag=value`, `_` in a name is `-`, a boolean is
 //! set by `--flag` or `--flag=false` and takes no separate value, of a repeated flag the last one
@@ -16,7 +16,7 @@ mod dropped;
 use super::document::{KubeProxyConfiguration, VModuleItem};
 use super::flag_values::{GateSettings, algorithm, dashed, gate_settings, go_bool};
 use super::headings::{ACTIONS, API, BOOL, NODE, SOURCE, TRAFFIC, WITHOUT_EFFECT};
-use super::settings::CountConnections;
+use super::settings::{CountConnections, GoneEndpoints};
 use crate::model::Algorithm;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
@@ -34,7 +34,7 @@ const OTHER_COMMANDS: &str = "Commands besides serving (kube-proxy help COMMAND)
 /// It turns Services and EndpointSlices into table `inet kube-proxy`. They come from a Kubernetes
 /// API server (--config with a KubeProxyConfiguration, --kubeconfig, --master, or in-cluster) or
 /// from files (--manifests). With --config the file decides everything except --manifests,
-/// --own-table, --balancing, --count-connections, --status-page, --hostname-override, --master, the logging flags and the flags under Actions.
+/// --own-table, --balancing, --gone-endpoints, --count-connections, --status-page, --hostname-override, --master, the logging flags and the flags under Actions.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "kube-proxy", disable_version_flag = true, disable_help_flag = true)]
 #[command(args_override_self = true, next_line_help = true, max_term_width = 100)]
@@ -69,10 +69,16 @@ pub struct Flags {
     pub own_table: Option<bool>,
 
     /// How connections to Services without the annotation nft.kube-proxy/balancing are spread over endpoints: by
-    /// chance, by a hash of the client's address, or of its address and port (default random, or what ipvs.scheduler
-    /// means in mode ipvs)
-    #[arg(long, value_name = "random|hash-client|hash-flow", help_heading = TRAFFIC, value_parser = algorithm)]
+    /// chance, one after the other, by a hash of the client's address, or of its address and port (default random, or
+    /// what ipvs.scheduler means in mode ipvs)
+    #[arg(long, value_name = "random|round-robin|hash-client|hash-flow", help_heading = TRAFFIC, value_parser = algorithm)]
     pub balancing: Option<Algorithm>,
+
+    /// What becomes of TCP connections to endpoints that are in no EndpointSlice any more, of Services without the
+    /// annotation nft.kube-proxy/gone-endpoints: nothing, or they are forgotten, so that clients are answered with a
+    /// reset (default keep)
+    #[arg(long, value_name = "keep|reset", help_heading = TRAFFIC, value_enum)]
+    pub gone_endpoints: Option<GoneEndpoints>,
 
     /// Have the kernel count new connections by Service, or also by endpoint: for `kube-proxy top`, `services` and
     /// the metric kubeproxy_service_connections_total (default off)

@@ -53,7 +53,7 @@ pub use mode::ProxyMode;
 pub use node_ports::{NodePortAddress, NodePortAddresses, NodePortMatch};
 pub use problems::{FieldError, Mistake};
 pub use sanity::{Contradictions, NodeFamilies};
-pub use settings::{Action, Config, CountConnections, LoadedFile, Source};
+pub use settings::{Action, Config, CountConnections, GoneEndpoints, LoadedFile, Source};
 pub use watch::ConfigWatch;
 
 use std::io;

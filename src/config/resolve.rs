@@ -87,6 +87,7 @@ impl Config {
             balancing: flags
                 .balancing
                 .unwrap_or_else(|| mode::balancing(&document, mode, &mut warnings)),
+            gone_endpoints: flags.gone_endpoints.unwrap_or_default(),
             count_connections: flags.count_connections.unwrap_or_default(),
             status_page: flags.status_page.unwrap_or(true),
             sync_period,

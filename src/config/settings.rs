@@ -38,6 +38,14 @@ pub enum Source {
     InCluster,
 }
 
+/// `--gone-endpoints`: what becomes of TCP connections to endpoints that are in no EndpointSlice any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum GoneEndpoints {
+    #[default]
+    Keep,
+    Reset,
+}
+
 /// `--count-connections`: which new connections the kernel counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum CountConnections {
@@ -81,6 +89,7 @@ pub struct Config {
     pub own_table: bool,
     /// How connections to Services that do not say are spread over endpoints.
     pub balancing: Algorithm,
+    pub gone_endpoints: GoneEndpoints,
     pub count_connections: CountConnections,
     /// The metrics server answers questions about Services, and has a page that shows them.
     pub status_page: bool,

@@ -5,7 +5,7 @@ use super::report::{Client, Exception, Fate, Source};
 use super::{Answer, Question};
 use crate::model::{Algorithm, Protocol};
 use crate::plan::layout::{Balancing, Kind, SetKind, SetName};
-use crate::plan::{Backend, Masquerade, Planner, Route};
+use crate::plan::{Backend, Masquerade, Planner, Route, kind_of_own_chain};
 use ipnet::IpNet;
 use nft_table::evaluate::{Decision, EvaluateError, Machine, Outcome, Packet, trace};
 use nft_table::{Constant, Family, Key, Statement, Table};
@@ -123,8 +123,10 @@ fn follow_to(
 /// The endpoints that a balancing chain chose from, each with the first of its slots.
 fn list(found: Option<&Found<'_>>, decisions: &[Decision]) -> Vec<(usize, Backend)> {
     let Some((plan, _)) = found.and_then(|found| found.planned) else { return Vec::new() };
-    let mut chains = decisions.iter().filter_map(|decision| Balancing::parse(&decision.chain));
-    let list = chains.find_map(|chain| match chain.kind {
+    let mut kinds = decisions.iter().filter_map(|Decision { chain, .. }| {
+        Balancing::parse(chain).map(|chain| chain.kind).or_else(|| kind_of_own_chain(chain))
+    });
+    let list = kinds.find_map(|kind| match kind {
         Kind::Cluster | Kind::NodePortCluster => Some(&plan.cluster[..]),
         Kind::Local | Kind::NodePortLocal => Some(&plan.local[..]),
         _ => None,

@@ -5,6 +5,7 @@
 //! | `nft.kube-proxy/balancing` | Service | `random`, `round-robin`, `hash-client`, `hash-flow` |
 //! | `nft.kube-proxy/weights` | Service, EndpointSlice | `PATTERN=WEIGHT, ...` |
 //! | `nft.kube-proxy/table-size` | Service | entries of a table for hashes |
+//! | `nft.kube-proxy/gone-endpoints` | Service | `keep`, `reset` |
 //! | `service.cilium.io/lb-algorithm` | Service | `random`, `maglev` |
 //! | `kube-router.io/service.scheduler` | Service | IPVS's schedulers |
 //!
@@ -18,6 +19,7 @@ use std::sync::Arc;
 const BALANCING: &str = "nft.kube-proxy/balancing";
 const WEIGHTS: &str = "nft.kube-proxy/weights";
 const TABLE_SIZE: &str = "nft.kube-proxy/table-size";
+const GONE: &str = "nft.kube-proxy/gone-endpoints";
 const CILIUM: &str = "service.cilium.io/lb-algorithm";
 const KUBE_ROUTER: &str = "kube-router.io/service.scheduler";
 
@@ -73,5 +75,14 @@ pub fn table_size(metadata: &ObjectMeta, findings: &mut Findings<'_>) -> Option<
         let known = || TABLE_SIZES.map(|size| size.to_string()).join(", ");
         let size = text.parse().ok().filter(|size| TABLE_SIZES.contains(size));
         size.ok_or_else(|| format!("{text:?} is none of {}", known()))
+    })
+}
+
+/// Whether TCP connections to endpoints that are gone are reset.
+pub fn reset_gone(metadata: &ObjectMeta, findings: &mut Findings<'_>) -> Option<bool> {
+    read(metadata, GONE, findings, |text| match text {
+        "keep" => Ok(false),
+        "reset" => Ok(true),
+        _ => Err(format!("{text:?} is none of keep, reset")),
     })
 }

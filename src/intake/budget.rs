@@ -132,6 +132,7 @@ mod tests {
             algorithm: None,
             weights: None,
             table_size: None,
+            reset_gone: None,
             source_ranges: Vec::new(),
             unreadable_ranges: Vec::new(),
             health_check_node_port: None,

@@ -159,6 +159,8 @@ pub struct Service {
     pub weights: Option<Arc<Weights>>,
     /// Entries of tables for hashed flows, one of [`TABLE_SIZES`]; None: as many as are good.
     pub table_size: Option<u16>,
+    /// Whether TCP connections to endpoints that are gone are reset; None: as the configuration says.
+    pub reset_gone: Option<bool>,
     /// `spec.loadBalancerSourceRanges`, both families as written.
     pub source_ranges: Vec<IpNet>,
     /// Families of which some of `spec.loadBalancerSourceRanges` could not be read: these open nothing.

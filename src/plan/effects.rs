@@ -39,7 +39,8 @@ pub struct NoLocalEndpoints {
 /// Kept in step by the planner; taken by the engine after a commit.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Frontends that came, and those of UDP that changed or went, each with the endpoints whose flows are left alone.
+    /// Frontends that came, and those of UDP that changed or went, each with the endpoints whose flows are left alone; of
+    /// TCP with those whose flows are not.
     stale_flows: BTreeMap<Frontend, Vec<Backend>>,
     health_checks: BTreeMap<ObjectName, HealthCheck>,
     changed_health_checks: BTreeSet<ObjectName>,
@@ -49,7 +50,8 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Frontends whose flows have to be looked at since the last call. Endpoints matter only for UDP.
+    /// Frontends whose flows have to be looked at since the last call. Of UDP, flows to these endpoints are left alone; of
+    /// TCP, flows to these are stale; of SCTP there are none.
     pub fn take_stale_flows(&mut self) -> BTreeMap<Frontend, Vec<Backend>> {
         mem::take(&mut self.stale_flows)
     }
@@ -101,8 +103,12 @@ impl Effects {
             if new.protocol != Protocol::Udp {
                 let known = |frontend| old.is_some_and(|old| old.find(&frontend).is_some());
                 let came = new.frontends.iter().map(|planned| planned.frontend);
-                let came = came.filter(|frontend| !known(*frontend));
-                self.stale_flows.extend(came.map(|frontend| (frontend, Vec::new())));
+                for frontend in came.filter(|frontend| !known(*frontend)) {
+                    self.stale_flows.entry(frontend).or_default();
+                }
+            }
+            if new.protocol == Protocol::Tcp {
+                self.note_gone(old, new);
             }
             if new.protocol == Protocol::Tcp {
                 let key = (name.clone(), new.name.clone(), new.family);
@@ -111,10 +117,38 @@ impl Effects {
         }
     }
 
+    /// Connections to endpoints that are in no slice any more, where they are to be reset.
+    fn note_gone(&mut self, old: Option<&PortPlan>, new: &PortPlan) {
+        let Some(old) =
+            old.filter(|old| old.reset_gone && new.reset_gone && old.serving != new.serving)
+        else {
+            return;
+        };
+        let is_in = |list: &[Backend], one: &Backend| list.binary_search(one).is_ok();
+        let gone: Vec<Backend> =
+            old.serving.iter().filter(|one| !is_in(&new.serving, one)).copied().collect();
+        for planned in &new.frontends {
+            let Some(stale) = self.stale_flows.get_mut(&planned.frontend) else {
+                if !gone.is_empty() {
+                    self.stale_flows.insert(planned.frontend, gone.clone());
+                }
+                continue;
+            };
+            // One that is back is not gone.
+            stale.retain(|one| !is_in(&new.serving, one));
+            stale.extend(&gone);
+        }
+    }
+
     /// Flows may have begun that nobody translated: all frontends of a port have to be looked at.
     pub(super) fn note_absence(&mut self, plan: &PortPlan) {
         let frontends = plan.frontends.iter().map(|planned| planned.frontend);
-        self.stale_flows.extend(frontends.map(|frontend| (frontend, plan.serving.clone())));
+        for frontend in frontends {
+            let stale = self.stale_flows.entry(frontend).or_default();
+            if plan.protocol == Protocol::Udp {
+                stale.clone_from(&plan.serving);
+            }
+        }
     }
 
     /// Flows to UDP frontends that went are all stale, unless another port takes them over.

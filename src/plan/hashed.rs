@@ -57,30 +57,24 @@ pub fn table(endpoints: &[Backend], weights: &[u32], size: usize) -> Vec<Backend
     entries.into_iter().map(|endpoint| endpoints[endpoint]).collect()
 }
 
-/// Which entries `gone` endpoints would have if they were still there, and which of them it would be. So who has lost a
-/// connection to one of them finds it.
+/// Which entries of `table` were others while endpoints that are `leaving` had a part in it, and which: those of their own,
+/// and the few that moved with them. So who has lost a connection of before finds it.
 pub fn draining(
+    table: &[Backend],
     endpoints: &[Backend],
     weights: &[u32],
-    gone: &[Backend],
-    size: usize,
+    leaving: &[(Backend, u32)],
 ) -> Vec<(u32, Backend)> {
-    if gone.is_empty() || endpoints.is_empty() {
+    if leaving.is_empty() || endpoints.is_empty() {
         return Vec::new();
     }
-    let all = [endpoints, gone].concat();
-    // What it weighed is not known any more: as much as the others on average.
-    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-    let each = (sum / endpoints.len() as u64).max(1) as u32;
-    let weights: Vec<u32> = if weights.is_empty() {
-        Vec::new()
-    } else {
-        weights.iter().copied().chain(gone.iter().map(|_| each)).collect()
-    };
-    let before = table(&all, &weights, size).into_iter().zip(0..);
-    before
-        .filter(|(endpoint, _)| gone.contains(endpoint))
-        .map(|(one, entry)| (entry, one))
+    let (gone, theirs): (Vec<Backend>, Vec<u32>) = leaving.iter().copied().unzip();
+    let weights = if weights.is_empty() { Vec::new() } else { [weights, &theirs].concat() };
+    let before = self::table(&[endpoints, &gone].concat(), &weights, table.len());
+    let entries = before.into_iter().zip(table).zip(0..);
+    entries
+        .filter(|((before, now), _)| before != *now)
+        .map(|((before, _), n)| (n, before))
         .collect()
 }
 
@@ -324,6 +318,26 @@ mod tests {
         let heavy: Vec<u32> = (0..200).map(|one| if one == 7 { 50 } else { 1 }).collect();
         let shares = self::shares(&table(&endpoints(200), &heavy, SIZES[1]));
         assert_eq!((shares.len(), shares[&endpoint(8)]), (200, 205));
+    }
+
+    #[test]
+    fn flows_of_before_are_found() {
+        let all = endpoints(5);
+        let (gone, left) = (all[2], [&all[..2], &all[3..]].concat());
+        for (weights, theirs) in [(&[][..], 1), (&[1, 2, 4, 5][..], 3)] {
+            let before = match theirs {
+                1 => table(&all, &[], 251),
+                _ => table(&all, &[1, 2, 3, 4, 5], 251),
+            };
+            let now = table(&left, weights, 251);
+            let behind: HashMap<u32, Backend> =
+                draining(&now, &left, weights, &[(gone, theirs)]).into_iter().collect();
+            for (entry, before) in (0..).zip(before) {
+                assert_eq!(*behind.get(&entry).unwrap_or(&now[entry as usize]), before);
+            }
+            assert!((40..100).contains(&behind.len()), "{}", behind.len());
+        }
+        assert!(draining(&table(&all, &[], 251), &all, &[], &[]).is_empty());
     }
 
     #[test]

@@ -49,4 +49,5 @@ pub use planner::{
 };
 pub use pods::{DetectLocal, Pods, Settings};
 pub use ports::{Frontend, Masquerade, PlannedFrontend, PortPlan, Route, wanted_frontends};
+pub use round_robin::kind_of as kind_of_own_chain;
 pub use select::{Backend, Here, Judged, List, Why, judge};

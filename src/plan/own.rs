@@ -87,6 +87,7 @@ mod tests {
             affinity: None,
             algorithm: Algorithm::Random,
             serving: Vec::new(),
+            reset_gone: false,
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Settings {
     pub counting: Counting,
     /// How connections to Services that do not say are spread.
     pub algorithm: Algorithm,
+    /// Whether TCP connections to endpoints that are gone are reset, of Services that do not say.
+    pub reset_gone: bool,
 }
 
 /// How packets of pods are known: what is in rules, as literals.

@@ -117,15 +117,19 @@ pub struct PortPlan {
     pub cluster: Vec<Backend>,
     /// Slots of the local list.
     pub local: Vec<Backend>,
-    /// Of tables for hashed flows, cluster list and local list: entries that terminating endpoints had, by number.
+    /// Of tables for hashed flows, cluster list and local list: entries that were others before endpoints began to
+    /// terminate, by number.
     /// Packets in the midst of a TCP connection look there first, for another node may have known it.
     pub draining: [Vec<(u32, Backend)>; 2],
     /// Addresses of endpoints that may be on this node, sorted.
     pub hairpin: Vec<IpAddr>,
     /// Session affinity by client address, with its timeout.
     pub affinity: Option<Duration>,
-    /// For UDP: all endpoints that serve. Flows to others are stale.
+    /// For UDP: all endpoints that serve, sorted; flows to others are stale. For TCP, where connections to endpoints that
+    /// are gone are to be reset: all that there are, whether they serve or not.
     pub serving: Vec<Backend>,
+    /// TCP connections to endpoints that are gone are to be reset.
+    pub reset_gone: bool,
 }
 
 impl PortPlan {

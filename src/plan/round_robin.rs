@@ -19,9 +19,18 @@ use nft_table::{Chain, Verdict};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What names begin with.
+const FEATURE: &str = "round-robin";
+
 /// The chain that stands for a shared one of this kind.
 pub fn chain_name(service: &ObjectName, plan: &PortPlan, kind: Kind) -> Arc<str> {
-    name("round-robin", service, plan, kind.name())
+    name(FEATURE, service, plan, kind.name())
+}
+
+/// The kind of shared chain for which such a chain stands.
+pub fn kind_of(chain: &str) -> Option<Kind> {
+    let (_, role) = chain.strip_prefix(FEATURE)?.rsplit_once('/')?;
+    Kind::ALL.into_iter().find(|kind| kind.name() == role)
 }
 
 /// What a port with round robin needs; nothing otherwise.

@@ -58,14 +58,16 @@ pub struct List {
     pub backends: Vec<Backend>,
     /// What each weighs, never 0; empty: all have the same.
     pub weights: Vec<u32>,
-    /// Terminating endpoints beside ready ones: new connections do not go there, but those of others may.
-    pub draining: Vec<Backend>,
+    /// Terminating endpoints beside ready ones, with what they weigh: new connections do not go there, but those of others
+    /// may.
+    pub draining: Vec<(Backend, u32)>,
 }
 
 impl List {
-    fn of(candidates: &[Candidate<'_>], draining: Vec<Backend>) -> List {
+    fn of(candidates: &[Candidate<'_>], draining: Vec<(Backend, u32)>) -> List {
         let mut weights: Vec<u32> = candidates.iter().map(|c| c.weight).collect();
-        if weights.iter().all(|weight| Some(weight) == weights.first()) {
+        let mut all = weights.iter().chain(draining.iter().map(|(_, weight)| weight));
+        if all.all(|weight| Some(weight) == weights.first()) {
             weights = Vec::new();
         }
         List { backends: candidates.iter().map(|c| c.backend).collect(), weights, draining }
@@ -90,6 +92,8 @@ pub struct Selection {
     /// All endpoints that serve, ready or terminating, whatever policies and topology say: flows to
     /// them are left alone.
     pub serving: Vec<Backend>,
+    /// All endpoints that are in a slice.
+    pub listed: Vec<Backend>,
 }
 
 impl Selection {
@@ -139,9 +143,9 @@ pub fn select<'a>(
     most: usize,
 ) -> Selection {
     let candidates = candidates(port, family, (slices, weights), here, most);
+    let topology = Topology::of(&candidates, here);
     let mut cluster = Vec::new();
     if wanted.cluster {
-        let topology = Topology::of(&candidates, here);
         cluster.extend(
             candidates.iter().filter(|c| c.ready() && topology.allows(c.endpoint)).copied(),
         );
@@ -168,17 +172,18 @@ pub fn select<'a>(
     let serves = |c: &&Candidate<'_>| c.endpoint.conditions.ready || c.endpoint.conditions.serving;
     let serving = candidates.iter().filter(serves);
     // Where nothing else is left, those that terminate are the list.
-    let draining =
-        |list: &[Candidate<'_>], is_in: &dyn Fn(&Candidate<'_>) -> bool| -> Vec<Backend> {
-            let is_used = list.iter().any(|c| c.ready());
-            let terminating =
-                candidates.iter().filter(|c| is_used && c.endpoint.conditions.terminating);
-            terminating.filter(|c| !c.ready() && is_in(c)).map(|c| c.backend).collect()
-        };
-    let all = draining(&cluster, &|_| true);
+    let draining = |list: &[Candidate<'_>], is_in: &dyn Fn(&Candidate<'_>) -> bool| {
+        let is_used = list.iter().any(|c| c.ready());
+        let terminating =
+            candidates.iter().filter(|c| is_used && c.endpoint.conditions.terminating);
+        let leaving = terminating.filter(|c| !c.ready() && c.weight > 0 && is_in(c));
+        leaving.map(|c| (c.backend, c.weight)).collect::<Vec<_>>()
+    };
+    let all = draining(&cluster, &|c| topology.allows(c.endpoint));
     let here = draining(&local, &|c| c.is_on(&here.node_name));
     Selection {
         serving: serving.map(|c| c.backend).collect(),
+        listed: candidates.iter().map(|c| c.backend).collect(),
         cluster: List::of(&cluster, all),
         local: List::of(&local, here),
         anywhere,

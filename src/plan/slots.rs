@@ -19,7 +19,8 @@ pub struct Placing {
 pub struct Placed {
     /// Of new connections: each endpoint as often as its weight says, or the entries of a table for hashed flows.
     pub slots: Vec<Backend>,
-    /// Of a table for hashed flows: which entries terminating endpoints had, for connections that another node has lost.
+    /// Of a table for hashed flows: which entries were others before endpoints began to terminate, for connections that
+    /// another node has lost.
     pub draining: Vec<(u32, Backend)>,
 }
 
@@ -30,12 +31,14 @@ impl Placing {
         if self.algorithm.is_hash() {
             // A list that fills the room is a table itself.
             let size = self.table_size.map(usize::from).filter(|size| *size <= self.most);
-            let size = size.or_else(|| hashed::size(backends.len(), weights, self.most));
+            // As long as one is leaving the table has the size that it had with it.
+            let count = backends.len() + draining.len();
+            let size = size.or_else(|| hashed::size(count, weights, self.most));
             let Some(size) = size else {
                 return Placed { slots: backends.clone(), draining: Vec::new() };
             };
             let slots = hashed::table(backends, weights, size);
-            let draining = hashed::draining(backends, weights, draining, size);
+            let draining = hashed::draining(&slots, backends, weights, draining);
             return Placed { slots, draining };
         }
         let each = weights::slots(weights, self.most);

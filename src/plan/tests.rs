@@ -23,6 +23,7 @@ fn settings() -> Settings {
         localhost_nodeports: Family::BOTH.into(),
         counting: Counting::Off,
         algorithm: Algorithm::Random,
+        reset_gone: false,
     }
 }
 
@@ -96,6 +97,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 weights: (created == 1)
                     .then(|| Arc::new(Weights::parse("node/node-1=2, zone/a=0, *=3").unwrap())),
                 table_size: None,
+                reset_gone: None,
                 unreadable_ranges: Vec::new(),
                 source_ranges: if ranges {
                     vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()]

@@ -71,13 +71,16 @@ impl FollowUp {
     }
 }
 
-fn stale_check((frontend, serving): (Frontend, Vec<Backend>)) -> StaleCheck {
+fn stale_check((frontend, gone_or_serving): (Frontend, Vec<Backend>)) -> StaleCheck {
     let protocol = frontend.protocol();
-    let flows = if protocol == Protocol::Udp {
-        let serving = serving.into_iter().map(|backend| (backend.address, backend.port)).collect();
-        StaleFlows::Elsewhere(Arc::new(serving))
-    } else {
-        StaleFlows::Untranslated
+    let endpoints = || {
+        let endpoints = gone_or_serving.iter().map(|backend| (backend.address, backend.port));
+        Arc::new(endpoints.collect())
+    };
+    let flows = match protocol {
+        Protocol::Udp => StaleFlows::Elsewhere(endpoints()),
+        Protocol::Tcp if !gone_or_serving.is_empty() => StaleFlows::Gone(endpoints()),
+        Protocol::Tcp | Protocol::Sctp => StaleFlows::Untranslated,
     };
     let frontend = match frontend {
         Frontend::Ip { address, port, .. } => FlowFrontend::Address(address, port),

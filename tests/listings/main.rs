@@ -54,6 +54,7 @@ fn plan(scenario: &str) -> Planner {
         localhost_nodeports: Vec::new(),
         counting: Counting::Off,
         algorithm: Algorithm::Random,
+        reset_gone: false,
     });
     let folders = HashSet::from([NODE, scenario]);
     for folder in folders {

@@ -33,6 +33,7 @@ impl FullTable {
             localhost_nodeports: vec![Family::V4],
             counting,
             algorithm: Algorithm::Random,
+            reset_gone: false,
         };
         let select = Box::new(|_: Option<&_>| NodePortSelection::ALL);
         let mut engine = Engine::new(Nft::open().unwrap(), settings, select, false);

@@ -119,6 +119,7 @@ fn service(number: u8, wanted: &Wanted) -> Service {
         algorithm: None,
         weights: None,
         table_size: None,
+        reset_gone: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
         health_check_node_port: None,
@@ -353,6 +354,7 @@ fn engine(kernel: FakeKernel, own_table: bool) -> Engine<FakeKernel> {
         localhost_nodeports: Vec::new(),
         counting: Counting::Off,
         algorithm: Algorithm::Random,
+        reset_gone: false,
     };
     let address = FamilySelection::Cidrs(vec!["192.0.2.1/32".parse().unwrap()]);
     let selection = NodePortSelection { v4: address.clone(), v6: address };

@@ -22,6 +22,7 @@ pub fn engine_counting(kernel: FakeKernel, counting: Counting) -> Engine<FakeKer
         localhost_nodeports: Vec::new(),
         counting,
         algorithm: Algorithm::Random,
+        reset_gone: false,
     };
     Engine::new(kernel, settings, Box::new(|_| NodePortSelection::ALL), true)
 }
@@ -55,6 +56,7 @@ pub fn service(number: u8) -> Change {
         algorithm: None,
         weights: None,
         table_size: None,
+        reset_gone: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
         health_check_node_port: None,

@@ -48,11 +48,14 @@ pub enum StaleFlows {
     /// still serving, whatever policies and topology say (a flow that works is not moved). None are serving
     /// when the frontend went. All frontends of a Service port can share it. For UDP.
     Elsewhere(Arc<BTreeSet<(IpAddr, u16)>>),
+    /// Those to endpoints that are gone, by address and port, and untranslated ones. For TCP, where that is asked for: the
+    /// next packet of a client then finds no connection, and is answered with a reset.
+    Gone(Arc<BTreeSet<(IpAddr, u16)>>),
     /// Those that nobody translated and nobody answered: they began while nothing was known of the frontend.
     Untranslated,
 }
 
-/// The checks of one pass. A later check of the same frontend replaces an earlier one.
+/// The checks of one pass. A later check of the same frontend replaces an earlier one, but what is gone is gone.
 #[derive(Debug, Default)]
 pub(super) struct Rule {
     checks: HashMap<(u8, FlowFrontend), StaleFlows>,
@@ -67,13 +70,27 @@ impl Rule {
         nodeport_networks: Vec<IpNet>,
     ) {
         self.nodeport_networks = nodeport_networks;
-        let entry = |check: StaleCheck| ((check.protocol, check.frontend), check.flows);
-        self.checks.extend(checks.into_iter().map(entry));
+        for StaleCheck { protocol, frontend, flows } in checks {
+            self.put((protocol, frontend), flows);
+        }
+    }
+
+    fn put(&mut self, key: (u8, FlowFrontend), flows: StaleFlows) {
+        let flows = match (self.checks.remove(&key), flows) {
+            (Some(StaleFlows::Gone(gone)), StaleFlows::Untranslated) => StaleFlows::Gone(gone),
+            (Some(StaleFlows::Gone(gone)), StaleFlows::Gone(more)) => {
+                StaleFlows::Gone(Arc::new(&*gone | &*more))
+            }
+            (_, flows) => flows,
+        };
+        self.checks.insert(key, flows);
     }
 
     /// Takes in all checks of another list, which are later ones.
     pub(super) fn append(&mut self, later: &mut Rule) {
-        self.checks.extend(later.checks.drain());
+        for (key, flows) in std::mem::take(&mut later.checks) {
+            self.put(key, flows);
+        }
         self.nodeport_networks = std::mem::take(&mut later.nodeport_networks);
     }
 
@@ -115,7 +132,8 @@ impl Rule {
         let nodeport = || self.checks.get(&by_port).filter(|_| self.is_nodeport_address(&address));
         match self.checks.get(&by_address).or_else(nodeport) {
             Some(StaleFlows::Elsewhere(serving)) => !serving.contains(&flow.reply_source),
-            Some(StaleFlows::Untranslated) => {
+            Some(StaleFlows::Gone(gone)) if gone.contains(&flow.reply_source) => true,
+            Some(StaleFlows::Gone(_) | StaleFlows::Untranslated) => {
                 !flow.is_answered && flow.reply_source == flow.original_destination
             }
             None => false,

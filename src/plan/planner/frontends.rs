@@ -112,7 +112,13 @@ impl Planner {
                         placing.place(&cluster, &selection.cluster),
                         placing.place(&local, &selection.local),
                     ];
-                    let is_udp = port.protocol == Protocol::Udp;
+                    let reset_gone = port.protocol == Protocol::Tcp
+                        && service.reset_gone.unwrap_or(self.settings.reset_gone);
+                    let serving = match port.protocol {
+                        Protocol::Udp => selection.serving,
+                        Protocol::Tcp if reset_gone => selection.listed,
+                        Protocol::Tcp | Protocol::Sctp => Vec::new(),
+                    };
                     let plan = PortPlan {
                         bank: bank.unwrap_or_else(|| self.banks.with_room(family)),
                         name: port.name.clone(),
@@ -124,7 +130,8 @@ impl Planner {
                         draining: [cluster.draining, local.draining],
                         hairpin: selection.hairpin,
                         affinity: service.affinity,
-                        serving: if is_udp { selection.serving } else { Vec::new() },
+                        serving,
+                        reset_gone,
                         frontends,
                     };
                     self.banks.enter(&plan);

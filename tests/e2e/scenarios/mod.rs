@@ -23,6 +23,7 @@ pub const ALL: &[Scenario] = &[
     ("services_come_scale_and_go", services::come_scale_and_go),
     ("node_ports_answer_outside", services::node_ports_answer_outside),
     ("a_restart_of_the_proxy_loses_nothing", services::a_restart_loses_nothing),
+    ("weights_are_by_pod", services::weights_are_by_pod),
     ("metrics_count_what_happens", telling::metrics_count_what_happens),
     ("events_tell_of_a_taken_port", telling::events_tell_of_a_taken_port),
     ("events_tell_of_a_taken_address", telling::events_tell_of_a_taken_address),

@@ -106,3 +106,38 @@ pub fn a_restart_loses_nothing(world: &mut World) {
     cluster.delete(&made);
     cluster.delete(&endpoints);
 }
+
+/// Names of pods are read when a Service comes to ask for them, and are there before the first commit of the next run.
+pub fn weights_are_by_pod(world: &mut World) {
+    world.need_proxy();
+    let World { lab, cluster, .. } = world;
+    let mut weighted = service("weighted");
+    let made = cluster.apply(&weighted);
+    let vip = (cluster_ips(&made)[0], 80);
+    let mut pods = slice("weighted", "weighted", &[(lab.v4("b"), "node"), (lab.v4("c"), "remote")]);
+    pods["endpoints"][0]["targetRef"] = json!({"kind": "Pod", "name": "weighted-b"});
+    pods["endpoints"][1]["targetRef"] = json!({"kind": "Pod", "name": "weighted-c"});
+    cluster.apply(&pods);
+    eventually(&2, || lab.from("a").spread(vip, 20).len());
+    weighted["metadata"]["annotations"] = json!({
+        "nft.kube-proxy/weights": "weighted-b=1, *=0", "nft.kube-proxy/balancing": "round-robin",
+    });
+    cluster.apply(&weighted);
+    let reached = Outcome::reached("b", lab.v4("a"));
+    eventually(&true, || (0..20).all(|_| lab.from("a").tcp(vip) == reached));
+    let World { lab, cluster, proxy, .. } = world;
+    let listing = || lab.nft(&["list", "map", "inet", "kube-proxy", "cluster-endpoints4"]);
+    let before = listing();
+    let target = format!("{}:80", vip.0);
+    let (report, ()) = Load::during(&lab.from("a"), &target, 2, |_| {
+        proxy.take().expect("it runs").stop();
+        let mut started = Proxy::start(cluster, lab.node(), "node");
+        started.wait_ready(lab.node());
+        *proxy = Some(started);
+    });
+    report.assert_no_loss();
+    assert_eq!(report.endpoints.keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(listing(), before);
+    cluster.delete(&pods);
+    cluster.delete(&made);
+}

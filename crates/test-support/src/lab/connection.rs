@@ -25,6 +25,11 @@ impl<'l> Connection<'l> {
         }
     }
 
+    /// The same, with the error where it is broken.
+    pub fn try_ask(&mut self) -> std::io::Result<Outcome> {
+        exchange(&mut self.stream, PATIENCE).map(|answer| answer.reached())
+    }
+
     /// The client that opened it, for another one from the same place.
     pub fn client(&self) -> &Client<'l> {
         &self.client

@@ -37,7 +37,7 @@ pub use client::Client;
 pub use connection::{Connection, Flow};
 pub use load::{Load, Report};
 pub use namespace::Namespace;
-pub use netlink::Netlink;
+pub use netlink::{Netlink, VethEnd};
 pub use outcome::Outcome;
 pub use spread::assert_even;
 

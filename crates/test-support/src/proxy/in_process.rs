@@ -200,6 +200,7 @@ fn engine(lab: &Lab, config: Config) -> Engine<Nft> {
         localhost_nodeports: config.localhost_nodeports,
         counting: config.counting,
         algorithm: Algorithm::Random,
+        reset_gone: false,
     };
     let selection = || match &config.nodeport_addresses {
         Some(cidrs) => FamilySelection::Cidrs(cidrs.clone()),
