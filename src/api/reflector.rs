@@ -38,9 +38,9 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Objects in a page, where the server pages (client-go's `defaultPageSize`).
 const PAGE: u32 = 500;
 /// Any version that the server has: its cache answers.
-const ANY: &str = "0";
+pub const ANY: &str = "0";
 /// The newest version.
-const NEWEST: &str = "";
+pub const NEWEST: &str = "";
 
 /// What to watch, in the words of the API.
 #[derive(Clone, Debug, Default)]
@@ -121,18 +121,19 @@ impl Error {
     }
 }
 
-/// The events of a kind, without an end.
+/// The events of a kind, without an end, beginning with a list of this version ([`ANY`], [`NEWEST`]).
 pub fn follow<K: Kind>(
     client: Client,
     accept: HeaderValue,
     selectors: Selectors,
+    version: &str,
 ) -> BoxStream<'static, Result<Event<K>, Error>> {
     let reflector = Reflector::<K> {
         client,
         accept,
         selectors,
         may_stream: true,
-        version: ANY.to_owned(),
+        version: version.to_owned(),
         state: State::Start,
         kind: PhantomData,
     };

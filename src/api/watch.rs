@@ -10,7 +10,7 @@
 
 use super::encoding::Unreadable;
 use super::kind::{Kind, gone};
-use super::reflector::{Error, Event, Selectors, follow};
+use super::reflector::{ANY, Error, Event, NEWEST, Selectors, follow};
 use super::{Notice, Sink};
 use crate::causes::with_causes;
 use crate::intake::{Ask, Intake, ObjectKey, Options as IntakeOptions, Reporter};
@@ -96,17 +96,17 @@ impl Watch {
 
     /// Follows the objects that `selectors` select; never returns.
     pub async fn run<K: Kind>(mut self, client: Client, accept: HeaderValue, selectors: Selectors) {
-        let new = || follow::<K>(client.clone(), accept.clone(), selectors.clone());
-        let mut events = new();
+        let new = |version| follow::<K>(client.clone(), accept.clone(), selectors.clone(), version);
+        let mut events = new(ANY);
         loop {
             let first = tokio::select! {
                 biased;
                 asks = next_asks(&mut self.asks) => {
                     if !self.read_again(&client, &asks).await {
-                        // All of them then, as after any failure.
+                        // All of them then, and none older than what has come.
                         self.known.values_mut().for_each(|seen| seen.version = None);
                         self.is_listed = false;
-                        events = new();
+                        events = new(NEWEST);
                     }
                     self.flush();
                     self.may_complete |= asks.contains(&Ask::AllRead);

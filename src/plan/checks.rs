@@ -3,7 +3,7 @@
 use super::layout::{Balancing, Bank, SetName};
 use super::{Planner, layout};
 use crate::model::TABLE_SIZES;
-use nft_table::{Family, Key, Table, Value};
+use nft_table::{Key, Table, Value};
 use std::collections::BTreeMap;
 
 /// A table in words, without what may differ between two equal plans: which backend stands in which
@@ -80,11 +80,9 @@ pub fn assert_no_dangling_references(table: &Table) {
 /// A set is there while it has elements. Maps of slots that have none may be there until they are deleted.
 pub fn assert_sets_have_elements(planner: &Planner) {
     for (id, set) in planner.table().sets() {
-        let is_slots = |kind: &layout::SetKind| {
-            Family::BOTH.iter().any(|family| layout::SetName::new(*kind, *family).nft() == set.name)
-        };
-        let may_be_empty = planner.has_unused()
-            && (layout::SetKind::SLOTS.iter().any(is_slots) || set.name.starts_with("affinity"));
+        let name = SetName::parse(&set.name);
+        let is_slots = name.is_some_and(|name| layout::SetKind::SLOTS.contains(&name.kind));
+        let may_be_empty = planner.has_unused() && (is_slots || set.name.starts_with("affinity"));
         let is_empty = planner.table().len(id) == 0;
         assert!(!is_empty || may_be_empty || set.flags.dynamic, "{} is empty", set.name);
     }

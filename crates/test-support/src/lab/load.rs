@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 /// A connection that takes longer has failed.
 const TOO_LONG: Duration = Duration::from_secs(10);
+/// Somewhat less than the second after which a SYN that nobody answers is sent again (`TCP_TIMEOUT_INIT`). One that is
+/// sent again sooner was answered, by an endpoint that has not heard of the end of an earlier connection from the same
+/// port (RFC 5961: a challenge ACK): nothing of this connection was lost.
+const SYN_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// What the load has seen so far.
 #[derive(Clone, Debug, Default)]
@@ -109,8 +113,9 @@ impl Load {
             match result {
                 Ok((answer, again)) => {
                     report.answered += 1;
-                    if again > 0 {
-                        let took = started.elapsed().as_secs_f32();
+                    let took = started.elapsed();
+                    if again > 0 && took >= SYN_TIMEOUT {
+                        let took = took.as_secs_f32();
                         let at = started.duration_since(self.started).as_secs_f32();
                         report.lost.push(format!(
                             "{target}: {again} times after {at} s, which took {took} s"
