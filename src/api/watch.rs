@@ -5,8 +5,9 @@
 //! Of each object only the name and a hash of its version are kept: about 60 bytes, of which the name
 //! is shared with the plan.
 //!
-//! Slices are read without what hardly anybody needs ([`Described`](crate::intake::Described)). Where a Service comes to need it, its slices
-//! are asked for once more, while the events wait: so what is answered is never older than what has come before.
+//! Slices are read without what hardly anybody needs ([`Described`](crate::intake::Described)). Where a Service comes to
+//! need it, its slices are asked for once more, while the events wait: so what is answered is never older than what has
+//! come before.
 
 use super::encoding::Unreadable;
 use super::kind::{Kind, gone};
@@ -67,7 +68,7 @@ pub struct Watch {
     asks: Option<UnboundedReceiver<Ask>>,
     /// The list has come to its end.
     is_listed: bool,
-    /// Nobody is left who may ask before that counts.
+    /// Nobody is left whose asking has to be waited for.
     may_complete: bool,
 }
 

@@ -3,7 +3,7 @@
 
 use crate::model::ObjectName;
 use hashbrown::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What those who read slices are told.
@@ -39,15 +39,19 @@ impl Described {
         Described::Asked(Arc::new(Asked { services: Mutex::default(), tell }))
     }
 
-    /// Notes whether a Service asks.
-    pub(crate) fn note(&self, service: &ObjectName, asks: bool) {
+    /// A Service asks. It does for as long as it is there: who changes their mind again and again has slices read once.
+    pub(super) fn ask(&self, service: &ObjectName) {
         let Described::Asked(asked) = self else { return };
-        let mut services = asked.services.lock().unwrap_or_else(PoisonError::into_inner);
-        if !asks {
-            services.remove(service);
-        } else if services.insert(service.clone()) {
+        if asked.services().insert(service.clone()) {
             // Nobody reads slices any more when nobody listens.
             let _ = asked.tell.send(Ask::Service(service.clone()));
+        }
+    }
+
+    /// A Service is gone.
+    pub(super) fn forget(&self, service: &ObjectName) {
+        if let Described::Asked(asked) = self {
+            asked.services().remove(service);
         }
     }
 
@@ -55,10 +59,14 @@ impl Described {
     pub(super) fn are_wanted(&self, service: &ObjectName) -> bool {
         match self {
             Described::All => true,
-            Described::Asked(asked) => {
-                let services = asked.services.lock().unwrap_or_else(PoisonError::into_inner);
-                services.contains(service)
-            }
+            Described::Asked(asked) => asked.services().contains(service),
         }
+    }
+}
+
+impl Asked {
+    fn services(&self) -> MutexGuard<'_, HashSet<ObjectName>> {
+        // Names are put in and taken out one by one.
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

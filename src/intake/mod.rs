@@ -86,7 +86,7 @@ impl Intake {
     /// An object is gone.
     pub fn forget(&mut self, key: &ObjectKey) {
         if let ObjectKey::Service(name) = key {
-            self.options.described.note(name, false);
+            self.options.described.forget(name);
         }
     }
 

@@ -36,9 +36,9 @@ impl Intake {
             _ => None,
         };
         let weights = value.as_ref().and_then(|service| service.weights.as_ref());
-        self.options
-            .described
-            .note(&name, weights.is_some_and(|weights| weights.need_description()));
+        if weights.is_some_and(|weights| weights.need_description()) {
+            self.options.described.ask(&name);
+        }
         let problems = findings.into_problems();
         Reading { key, change: Change::Service(name, value), problems }
     }

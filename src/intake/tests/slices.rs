@@ -178,7 +178,7 @@ fn endpoints_are_described_where_somebody_asks() {
     };
     assert!(read(&slice).is_empty());
     // The Service may be read by another intake.
-    let mut services = Intake::new(options);
+    let mut services = Intake::new(options.clone());
     let mut service = |weights: &str| {
         let annotations = json!({"metadata": {"annotations": {"nft.kube-proxy/weights": weights}}});
         services.service(&object(super::services::base(), annotations));
@@ -188,14 +188,19 @@ fn endpoints_are_described_where_somebody_asks() {
     service("web-*=2");
     service("web-*=3");
     let web = ObjectName::new("default", "web");
-    assert_eq!(told.try_recv(), Ok(Ask::Service(web)));
+    assert_eq!(told.try_recv(), Ok(Ask::Service(web.clone())));
     assert!(told.try_recv().is_err());
     // Each stands where its endpoint does.
     assert_eq!(
         *read(&slice),
         [described("web-1", Some("z"), None), described("web-3", None, None)]
     );
+    // It may ask again, and nobody has to be told then.
     service("*=3");
+    service("web-*=3");
+    assert!(!read(&slice).is_empty());
+    assert!(told.try_recv().is_err());
+    Intake::new(options.clone()).forget(&ObjectKey::Service(web));
     assert!(read(&slice).is_empty());
     // A slice may give weights of its own.
     let weights = ("nft.kube-proxy/weights".to_owned(), "web-3=0, node/a=7".to_owned());
