@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long it may take until something happens that must happen. An emulated machine takes half a minute to read the
+/// How long it may take until something happens that must happen. An emulated machine takes a minute or two to read the
 /// program.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The program that cargo built for the running test: it lies beside the directory of test programs.
 pub fn program() -> PathBuf {
