@@ -118,7 +118,10 @@ pub fn weights_are_by_pod(world: &mut World) {
     pods["endpoints"][0]["targetRef"] = json!({"kind": "Pod", "name": "weighted-b"});
     pods["endpoints"][1]["targetRef"] = json!({"kind": "Pod", "name": "weighted-c"});
     cluster.apply(&pods);
-    eventually(&2, || lab.from("a").spread(vip, 20).len());
+    eventually(&2, || match lab.from("a").tcp(vip) {
+        Outcome::Reached { .. } => lab.from("a").spread(vip, 20).len(),
+        _ => 0,
+    });
     weighted["metadata"]["annotations"] = json!({
         "nft.kube-proxy/weights": "weighted-b=1, *=0", "nft.kube-proxy/balancing": "round-robin",
     });
