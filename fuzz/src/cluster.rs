@@ -149,13 +149,14 @@ fn service(u: &mut Unstructured<'_>, number: u8) -> Result<Service> {
         internal_local: u.ratio(1, 3)?,
         external_local: u.ratio(1, 3)?,
         affinity: if u.ratio(1, 4)? { Some(Duration::from_secs(60)) } else { None },
-        algorithm: *u.choose(&[None, Some(Algorithm::RoundRobin), Some(Algorithm::HashFlow)])?,
+        // Those with which all endpoints get as many connections.
+        algorithm: *u.choose(&[None, Some(Algorithm::RoundRobin)])?,
         weights: if u.ratio(1, 4)? {
-            Weights::parse("node/node-1=2, node/node-2=0, *=7").ok().map(Arc::new)
+            Weights::parse("node/node-2=0, *=7").ok().map(Arc::new)
         } else {
             None
         },
-        table_size: *u.choose(&[None, Some(251)])?,
+        table_size: None,
         reset_gone: None,
         source_ranges: if u.ratio(1, 3)? {
             let ranges = [
