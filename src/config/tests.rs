@@ -255,6 +255,8 @@ fn schedulers_of_ipvs_have_a_counterpart_or_a_word() {
     for (document, expected, says) in [
         ("mode: ipvs\nipvs: {scheduler: sh}\n", Algorithm::HashClient, false),
         ("mode: ipvs\nipvs: {scheduler: mh}\n", Algorithm::HashClient, false),
+        ("mode: ipvs\nipvs: {scheduler: rr}\n", Algorithm::RoundRobin, false),
+        ("mode: ipvs\nipvs: {scheduler: wrr}\n", Algorithm::RoundRobin, false),
         ("mode: ipvs\nipvs: {scheduler: wlc}\n", Algorithm::Random, true),
         ("mode: ipvs\n", Algorithm::Random, false),
         ("mode: nftables\nipvs: {scheduler: sh}\n", Algorithm::Random, false),

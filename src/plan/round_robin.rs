@@ -13,7 +13,7 @@
 use super::layout::{Balancing, Kind, external_rules};
 use super::own::name;
 use super::pods::Pods;
-use super::{Frontend, PortPlan, Route};
+use super::{Frontend, PlannedFrontend, PortPlan, Route};
 use crate::model::{Algorithm, ObjectName};
 use nft_table::{Chain, Verdict};
 use std::collections::BTreeSet;
@@ -54,23 +54,21 @@ pub fn chains(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> 
 }
 
 /// The kinds of chains that a frontend uses.
-fn kinds(plan: &PortPlan, planned: &super::PlannedFrontend) -> Vec<Kind> {
-    let by_nodeport = matches!(planned.frontend, Frontend::NodePort { .. });
-    let [cluster, local, external] = match by_nodeport {
-        false => [Kind::Cluster, Kind::Local, Kind::ExternalLocal],
-        true => [Kind::NodePortCluster, Kind::NodePortLocal, Kind::ExternalNodePortLocal],
+fn kinds(plan: &PortPlan, planned: &PlannedFrontend) -> Vec<Kind> {
+    let [cluster, local, external] = match planned.frontend {
+        Frontend::Ip { .. } => [Kind::Cluster, Kind::Local, Kind::ExternalLocal],
+        Frontend::NodePort { .. } => {
+            [Kind::NodePortCluster, Kind::NodePortLocal, Kind::ExternalNodePortLocal]
+        }
     };
-    let (has_cluster, has_local) = (!plan.cluster.is_empty(), !plan.local.is_empty());
-    let used = match planned.route {
-        Route::Cluster => [(has_cluster, cluster), (false, local), (false, external)],
-        Route::Local => [(has_local, local), (false, cluster), (false, external)],
-        // With session affinity that has a chain of its own.
-        Route::ExternalLocal => [
-            (has_cluster, cluster),
-            (has_local, local),
-            (has_local && plan.affinity.is_none(), external),
-        ],
-        Route::Reject | Route::Drop => return Vec::new(),
+    let mut kinds = match planned.route {
+        Route::Cluster => vec![cluster],
+        Route::Local => vec![local],
+        // With session affinity that has an external chain of its own.
+        Route::ExternalLocal if plan.affinity.is_some() => vec![cluster, local],
+        Route::ExternalLocal => vec![cluster, local, external],
+        Route::Reject | Route::Drop => Vec::new(),
     };
-    used.into_iter().filter(|(is_used, _)| *is_used).map(|(_, kind)| kind).collect()
+    kinds.retain(|kind| !if kind.is_local() { &plan.local } else { &plan.cluster }.is_empty());
+    kinds
 }

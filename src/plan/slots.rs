@@ -115,6 +115,19 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_as_large_as_was_asked_for_where_it_fits() {
+        let list = List { backends: backends(1..4), ..List::default() };
+        let len = |algorithm, table_size, most| {
+            Placing { algorithm, table_size, most }.place(&[], &list).slots.len()
+        };
+        assert_eq!(len(Algorithm::HashFlow, None, 5000), 251);
+        assert_eq!(len(Algorithm::HashFlow, Some(1021), 5000), 1021);
+        assert_eq!(len(Algorithm::HashClient, Some(16_381), 5000), 251);
+        assert_eq!(len(Algorithm::HashClient, Some(251), 100), 3);
+        assert_eq!(len(Algorithm::RoundRobin, Some(1021), 5000), 3);
+    }
+
+    #[test]
     fn the_last_slot_moves_into_the_gap() {
         assert_eq!(place(&backends([1, 2, 3, 4]), &backends([1, 3, 4])), backends([1, 4, 3]));
     }

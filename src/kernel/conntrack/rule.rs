@@ -172,6 +172,26 @@ mod tests {
         FlowFrontend::Address(address, port)
     }
 
+    #[test]
+    fn what_is_gone_stays_on_the_list_and_nothing_else_goes() {
+        let check = |flows| StaleCheck { protocol: TCP, frontend: address("10.96.0.1:80"), flows };
+        let gone = |endpoint| check(StaleFlows::Gone(Arc::new([at(endpoint)].into())));
+        let mut rule = rule([gone("10.1.0.1:8080"), gone("10.1.0.2:8080")]);
+        let mut later = Rule::default();
+        later.extend([check(StaleFlows::Untranslated)], own());
+        rule.append(&mut later);
+        let to = |reply| Flow { protocol: TCP, ..flow("10.96.0.1:80", reply) };
+        assert!(rule.is_stale(&to("10.1.0.1:8080")) && rule.is_stale(&to("10.1.0.2:8080")));
+        // Another endpoint, another port of it, and who serves the address itself.
+        for reply in ["10.1.0.3:8080", "10.1.0.1:8081", "10.96.0.1:80"] {
+            assert!(!rule.is_stale(&to(reply)), "{reply}");
+        }
+        let unanswered = Flow { is_answered: false, ..to("10.96.0.1:80") };
+        assert!(rule.is_stale(&unanswered));
+        let elsewhere = Flow { protocol: TCP, ..flow("10.96.0.2:80", "10.1.0.1:8080") };
+        assert!(!rule.is_stale(&elsewhere));
+    }
+
     fn rule(checks: impl IntoIterator<Item = StaleCheck>) -> Rule {
         let mut rule = Rule::default();
         rule.extend(checks, own());
