@@ -37,6 +37,7 @@ mod harness;
 mod health_checks;
 mod hostile;
 mod invalid;
+mod limits;
 mod listing;
 mod localhost;
 mod masquerade;

@@ -70,6 +70,7 @@ impl<'n> Cell<'n> {
                         | Rules::ByService(_)
                         | Rules::ByEndpoint(_)
                         | Rules::By(..)
+                        | Rules::Limited(..)
                         | Rules::Upstream(_)
                 ) =>
             {

@@ -131,6 +131,9 @@ fn nodes(arguments: &Arguments) -> Option<Vec<Node>> {
     for algorithm in Algorithm::ALL {
         all.extend(arguments.balanced.iter().map(|size| Rules::By(algorithm, *size)));
     }
+    for limits in rules::LIMITS {
+        all.extend(arguments.balanced.iter().map(|size| Rules::Limited(limits, *size)));
+    }
     if tools.is_some() {
         all.extend(arguments.upstream.iter().copied().map(Rules::Upstream));
     }

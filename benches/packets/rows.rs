@@ -84,6 +84,7 @@ impl Row {
                 | Rules::ByService(size)
                 | Rules::ByEndpoint(size)
                 | Rules::By(_, size)
+                | Rules::Limited(_, size)
                 | Rules::Upstream(size) => {
                     SocketAddr::new(services::other_ip(flow * size / FLOWS, family), PORT)
                 }

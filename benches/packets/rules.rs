@@ -28,8 +28,14 @@ pub enum Rules {
     ByEndpoint(usize),
     /// Ours, choosing endpoints otherwise.
     By(Algorithm, usize),
+    /// Ours, where all Services have limits that nobody reaches: what they are, and how many Services.
+    Limited(&'static str, usize),
     Upstream(usize),
 }
+
+/// Limits for [`Rules::Limited`]. All flows of a source are open ones of one client, so the second is measured at its
+/// worst: the kernel looks at all of them for each new one.
+pub const LIMITS: [&str; 2] = ["new-per-second=1000000", "new-per-second=1000000, open=1000000"];
 
 /// Switches conntrack on; no packet ever meets the rule.
 const CONNTRACK: &str = "table inet tracked {
@@ -49,12 +55,13 @@ impl Rules {
         match self {
             Rules::Nothing | Rules::Dnat => {}
             Rules::Conntrack => load(&node.lab.node().namespace, CONNTRACK),
-            Rules::Ours(size) => ours(node, size, &[]),
-            Rules::ByService(size) => ours(node, size, &["--count-connections=service"]),
-            Rules::ByEndpoint(size) => ours(node, size, &["--count-connections=endpoint"]),
+            Rules::Ours(size) => ours(node, size, &[], None),
+            Rules::ByService(size) => ours(node, size, &["--count-connections=service"], None),
+            Rules::ByEndpoint(size) => ours(node, size, &["--count-connections=endpoint"], None),
             Rules::By(algorithm, size) => {
-                ours(node, size, &[&format!("--balancing={}", algorithm.name())]);
+                ours(node, size, &[&format!("--balancing={}", algorithm.name())], None);
             }
+            Rules::Limited(limits, size) => ours(node, size, &[], Some(limits)),
             Rules::Upstream(size) => upstream(node, size, tools.expect("build-tools ran")),
         }
     }
@@ -122,11 +129,16 @@ fn node_object(node: &Node) -> Value {
 }
 
 /// Runs this project's program on manifests until traffic flows.
-fn ours(node: &Node, size: usize, flags: &[&str]) {
+fn ours(node: &Node, size: usize, flags: &[&str], limits: Option<&str>) {
     let directory = tempfile::TempDir::new().expect("a directory");
     let path = |name: &str| directory.path().join(name);
     std::fs::create_dir(path("manifests")).expect("a directory");
     let mut items = services::all(size);
+    for service in items.iter_mut().filter(|item| item["kind"] == "Service") {
+        if let Some(limits) = limits {
+            service["metadata"]["annotations"] = json!({"nft.kube-proxy/limits": limits});
+        }
+    }
     items.push(node_object(node));
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     std::fs::write(path("manifests/all.json"), list.to_string()).expect("write the manifests");
@@ -194,6 +206,7 @@ impl fmt::Display for Rules {
             Rules::ByService(size) => write!(f, "counted by Service, {size}"),
             Rules::ByEndpoint(size) => write!(f, "counted by endpoint, {size}"),
             Rules::By(algorithm, size) => write!(f, "{}, {size}", algorithm.name()),
+            Rules::Limited(limits, size) => write!(f, "{limits}, {size}"),
             Rules::Upstream(size) => write!(f, "upstream, {size}"),
         }
     }

@@ -2,8 +2,8 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use kube_proxy::model::{
-    Algorithm, Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, Node,
-    ObjectName, Protocol, Service, ServicePort, ServiceType, Weights,
+    Algorithm, Change, Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, Limits,
+    Node, ObjectName, Protocol, Service, ServicePort, ServiceType, Weights,
 };
 use kube_proxy::plan::{Counting, DetectLocal, Settings};
 use nft_table::evaluate::Packet;
@@ -157,6 +157,7 @@ fn service(u: &mut Unstructured<'_>, number: u8) -> Result<Service> {
             None
         },
         table_size: None,
+        limits: if u.ratio(1, 4)? { Limits::parse("open=5").ok() } else { None },
         reset_gone: None,
         source_ranges: if u.ratio(1, 3)? {
             let ranges = [

@@ -11,10 +11,14 @@ use nft_table::Key;
 /// The kernel does not answer.
 pub fn read(mut uncounted: Uncounted) -> Result<Connections, Error> {
     let elements = std::mem::take(&mut uncounted.elements);
-    if elements.is_empty() {
+    let over_chains = std::mem::take(&mut uncounted.over_chains);
+    if elements.is_empty() && over_chains.is_empty() {
         return Ok(uncounted.finish());
     }
     let mut nft = Nft::open()?;
+    for (chain, port) in over_chains {
+        uncounted.count_over(port, &nft.counters(TABLE, &chain)?);
+    }
     for (name, elements) in elements {
         let set = name.declaration(uncounted.counting);
         let keys: Vec<&Key> = elements.iter().map(|(key, _)| key).collect();

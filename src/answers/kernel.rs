@@ -1,6 +1,6 @@
 //! What the kernel has of a frontend, compared with the plan.
 
-use crate::explain::{Answer, Explanation, Fate, Kernel as Report};
+use crate::explain::{Answer, Explanation, Fate, Kernel as Report, OverLimits};
 use crate::kernel::conntrack;
 use crate::kernel::nft::{Kernel, Nft};
 use crate::model::Protocol;
@@ -17,12 +17,18 @@ const MOST: usize = 50;
 /// Asks the kernel for everything that an answer is about, and puts into it what differs.
 pub fn compare(answer: Answer) -> Explanation {
     let mut report = Report { compared: true, ..Report::default() };
-    let Answer { mut explanation, expected, chains, remembered, in_use } = answer;
+    let Answer { mut explanation, expected, chains, remembered, over_chain, in_use } = answer;
     match Nft::open() {
         Ok(mut nft) => match nft.table(TABLE) {
             Ok(Some(there)) if !there.is_dormant => {
                 compare_elements(&mut nft, &expected, &mut report);
                 compare_chains(&mut nft, &chains, &mut report);
+                if let (Some(chain), Some(frontend)) = (over_chain, &mut explanation.frontend)
+                    && let Some(limits) = &mut frontend.limits
+                {
+                    let counters = nft.counters(TABLE, &chain).ok();
+                    limits.refused = counters.map(|counters| OverLimits::of(&counters));
+                }
                 find_clients(&mut nft, &remembered, &mut explanation, &mut report);
             }
             Ok(Some(_)) => report.differences.push(format!("table inet {TABLE} is dormant")),

@@ -52,8 +52,8 @@ pub fn start(
                 statusz: gates.enabled(COMPONENT_STATUSZ),
                 version: env!("CARGO_PKG_VERSION").to_string(),
                 started,
-                counted: (config.count_connections != CountConnections::Off)
-                    .then(|| answers.clone()),
+                counted: answers.clone(),
+                counts_connections: config.count_connections != CountConnections::Off,
                 answers: config.status_page.then_some(answers),
                 node_name: config.node_name.clone(),
                 profiling: config

@@ -1,6 +1,6 @@
 //! An explanation for people.
 
-use crate::explain::{Client, Endpoint, Exception, Explanation, Fate, Source};
+use crate::explain::{Client, Endpoint, Exception, Explanation, Fate, OverLimits, Source};
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
 
@@ -49,6 +49,18 @@ fn one(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
                 "  sessionAffinity: ClientIP, for {}",
                 humantime::format_duration(timeout)
             )?;
+        }
+        if let Some(limits) = &frontend.limits {
+            let open = limits.open.map_or(String::new(), |open| format!(", {open} open"));
+            writeln!(
+                out,
+                "  a client may have {} new connections a second, {} at once{open}",
+                limits.new_per_second, limits.burst
+            )?;
+            if let Some(refused) = limits.refused {
+                let OverLimits { new_per_second, open } = refused;
+                writeln!(out, "  refused so far: {new_per_second} new, {open} beside open ones")?;
+            }
         }
         if let Some(sources) = &frontend.allowed_sources {
             let sources = if sources.is_empty() { "nobody".to_owned() } else { sources.join(", ") };

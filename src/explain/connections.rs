@@ -3,12 +3,14 @@
 use crate::model::ObjectName;
 use crate::plan::layout::SetName;
 use crate::plan::{
-    Aside, Backend, Counting, Inspected, Outcome, Planner, frontend_counter, outcome, slot_counters,
+    Aside, Backend, Counting, Inspected, Outcome, Planner, frontend_counter, outcome, over_chain,
+    slot_counters,
 };
 use nft_table::{Count, Key, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// New connections to Service ports, counted by the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub struct Port {
     pub refused: u64,
     /// Attempts while no endpoint on this node was ready, with internal policy Local.
     pub dropped: u64,
+    /// Attempts of clients that were over a limit, where the Service limits clients; counted in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over_limits: Option<OverLimits>,
     /// By endpoint, where that is counted and was asked for: sorted by address. Connections that session affinity sent
     /// where it had sent the client before are not among them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -57,6 +62,24 @@ impl Port {
     }
 }
 
+/// Attempts that were refused because a client was over a limit, since the limits are what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OverLimits {
+    /// New connections in too short a time.
+    pub new_per_second: u64,
+    /// Connections beside those that were open already.
+    pub open: u64,
+}
+
+impl OverLimits {
+    /// What the counters of [`crate::plan::over_chain`] say.
+    pub fn of(counters: &[u64]) -> OverLimits {
+        let counter = |place| counters.get(place).copied().unwrap_or_default();
+        OverLimits { new_per_second: counter(0), open: counter(1) }
+    }
+}
+
 /// Connections to an endpoint of a Service port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,6 +95,8 @@ pub struct Uncounted {
     pub counting: Counting,
     /// What is to be read: the elements that count, each with the index of its port.
     pub elements: BTreeMap<SetName, Vec<(Key, usize)>>,
+    /// Chains that refuse who is over a limit, likewise.
+    pub over_chains: Vec<(Arc<str>, usize)>,
     by_endpoint: Vec<BTreeMap<SocketAddr, u64>>,
     has_all: bool,
 }
@@ -92,10 +117,9 @@ pub fn connections(
         Counting::Endpoint => "endpoint",
     }
     .to_owned();
-    if counting == Counting::Off {
-        return uncounted;
-    }
     match services {
+        // Only limits are counted.
+        None if counting == Counting::Off && planner.counts().limited_services == 0 => {}
         None => planner.inspect_all().for_each(|there| uncounted.add(&there, aside, false)),
         Some(services) => {
             let by_endpoint = by_endpoint && counting == Counting::Endpoint;
@@ -108,6 +132,10 @@ pub fn connections(
 
 impl Uncounted {
     fn add(&mut self, there: &Inspected<'_>, aside: &Aside, by_endpoint: bool) {
+        let counts = self.counting != Counting::Off;
+        if !counts && there.service.limits.is_none() {
+            return;
+        }
         let first = self.connections.ports.len();
         for plan in there.plans {
             let (name, protocol) = (&there.service.name, plan.protocol.to_string());
@@ -130,6 +158,11 @@ impl Uncounted {
                     self.connections.ports.len() - 1
                 }
             };
+            let over = over_chain(&there.service.name, plan);
+            self.over_chains.extend(over.map(|chain| (chain, index)));
+            if !counts {
+                continue;
+            }
             for planned in &plan.frontends {
                 let (set, key) = frontend_counter(&planned.frontend);
                 if let Some(counts) = aside.get(&(set, key.clone())) {
@@ -163,14 +196,26 @@ impl Uncounted {
         }
     }
 
+    /// What the counters say of a chain that refuses who is over a limit, and is of a port.
+    pub fn count_over(&mut self, port: usize, counters: &[u64]) {
+        let counted = OverLimits::of(counters);
+        let sum = self.connections.ports[port].over_limits.get_or_insert_default();
+        sum.new_per_second += counted.new_per_second;
+        sum.open += counted.open;
+    }
+
     /// Everything is counted.
     pub fn finish(mut self) -> Connections {
         for (port, endpoints) in self.connections.ports.iter_mut().zip(self.by_endpoint) {
             let endpoint = |(address, connections)| Endpoint { address, connections };
             port.endpoints = endpoints.into_iter().map(endpoint).collect();
+            if let Some(over) = port.over_limits {
+                // They were looked up before.
+                port.served = port.served.saturating_sub(over.new_per_second + over.open);
+            }
         }
         if self.has_all {
-            self.connections.ports.retain(|port| port.total() > 0);
+            self.connections.ports.retain(|port| port.total() > 0 || port.over_limits.is_some());
         }
         let name = |port: &Port| (port.namespace.clone(), port.name.clone(), port.port.clone());
         self.connections.ports.sort_by_cached_key(name);

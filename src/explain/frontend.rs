@@ -2,7 +2,7 @@
 
 use super::Question;
 use super::endpoints::MOST;
-use super::report::{Claimant, Frontend};
+use super::report::{Claimant, Frontend, Limits};
 use crate::model::ServicePort;
 use crate::plan::claims::{Rank, Reason};
 use crate::plan::{Frontend as PlanFrontend, Inspected, PlannedFrontend, Planner, PortPlan, Route};
@@ -120,6 +120,12 @@ impl Found<'_> {
             policy_value: if self.is_local() { "Local" } else { "Cluster" }.to_owned(),
             balancing: service.algorithm.unwrap_or(planner.settings().algorithm).name().to_owned(),
             affinity_seconds: service.affinity.map(|timeout| timeout.as_secs()),
+            limits: service.limits.map(|limits| Limits {
+                new_per_second: limits.new_per_second,
+                burst: limits.burst,
+                open: limits.open,
+                refused: None,
+            }),
             allowed_sources: allowed
                 .map(|sources| sources.iter().map(ToString::to_string).collect()),
         }

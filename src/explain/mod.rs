@@ -22,17 +22,19 @@ mod services;
 
 pub use clients::Origin;
 pub use connections::{
-    Connections, Endpoint as CountedEndpoint, Port as CountedPort, Uncounted, connections,
+    Connections, Endpoint as CountedEndpoint, OverLimits, Port as CountedPort, Uncounted,
+    connections,
 };
 pub use report::{
-    Claimant, Client, Endpoint, Exception, Explanation, Fate, Frontend, Kernel, Source,
+    Claimant, Client, Endpoint, Exception, Explanation, Fate, Frontend, Kernel, Limits, Source,
 };
 pub use services::{Filter, Frontend as ServiceFrontend, Services, Summary, services};
 
 use crate::model::Protocol;
-use crate::plan::{Backend, Expected, Planner};
+use crate::plan::{Backend, Expected, Planner, over_chain};
 use nft_table::{Chain, Key, Set};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct Answer {
     pub chains: Vec<Chain>,
     /// Maps that may remember a client, by the number of the client.
     pub remembered: Vec<(usize, Set, Key)>,
+    /// The chain that refuses who is over a limit.
+    pub over_chain: Option<Arc<str>>,
     /// Endpoints that some connection may lead to.
     pub in_use: Vec<Backend>,
 }
@@ -76,6 +80,7 @@ pub fn explain(
         expected: Vec::new(),
         chains: Vec::new(),
         remembered: Vec::new(),
+        over_chain: None,
         in_use: Vec::new(),
     };
     match &found {
@@ -85,6 +90,7 @@ pub fn explain(
             answer.explanation.notes = found.notes(planner, address);
             if let Some((plan, planned)) = found.planned {
                 answer.expected = planner.expected(plan, planned);
+                answer.over_chain = over_chain(&found.inspected.service.name, plan);
                 answer.in_use = [&plan.cluster[..], &plan.local, &plan.serving].concat();
             }
         }

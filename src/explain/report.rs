@@ -1,5 +1,6 @@
 //! What is said about a connection, in the words of Kubernetes. `-o json` has the same names.
 
+use super::OverLimits;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -45,8 +46,24 @@ pub struct Frontend {
     pub balancing: String,
     /// Session affinity by client address, with its timeout in seconds.
     pub affinity_seconds: Option<u64>,
+    /// How many connections a client may have; None: as many as it likes.
+    pub limits: Option<Limits>,
     /// `loadBalancerSourceRanges` that may connect; None: everybody may.
     pub allowed_sources: Option<Vec<String>>,
+}
+
+/// How many connections to a Service port a client may have by way of this node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// New ones, in the long run.
+    pub new_per_second: u32,
+    /// New ones at once.
+    pub burst: u32,
+    /// Open ones.
+    pub open: Option<u32>,
+    /// How many were refused since the limits are what they are, where the kernel says it.
+    pub refused: Option<OverLimits>,
 }
 
 /// A Service that wants an address.

@@ -5,6 +5,7 @@
 //! | `nft.kube-proxy/balancing` | Service | `random`, `round-robin`, `hash-client`, `hash-flow` |
 //! | `nft.kube-proxy/weights` | Service, EndpointSlice | `PATTERN=WEIGHT, ...` |
 //! | `nft.kube-proxy/table-size` | Service | entries of a table for hashes |
+//! | `nft.kube-proxy/limits` | Service | `new-per-second=N, burst=N, open=N` |
 //! | `nft.kube-proxy/gone-endpoints` | Service | `keep`, `reset` |
 //! | `service.cilium.io/lb-algorithm` | Service | `random`, `maglev` |
 //! | `kube-router.io/service.scheduler` | Service | IPVS's schedulers |
@@ -12,13 +13,14 @@
 //! One that cannot be read counts as not there, and is said.
 
 use super::problem::Findings;
-use crate::model::{Algorithm, TABLE_SIZES, Weights};
+use crate::model::{Algorithm, Limits, TABLE_SIZES, Weights};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::sync::Arc;
 
 const BALANCING: &str = "nft.kube-proxy/balancing";
 const WEIGHTS: &str = "nft.kube-proxy/weights";
 const TABLE_SIZE: &str = "nft.kube-proxy/table-size";
+pub(super) const LIMITS: &str = "nft.kube-proxy/limits";
 const GONE: &str = "nft.kube-proxy/gone-endpoints";
 const CILIUM: &str = "service.cilium.io/lb-algorithm";
 const KUBE_ROUTER: &str = "kube-router.io/service.scheduler";
@@ -76,6 +78,11 @@ pub fn table_size(metadata: &ObjectMeta, findings: &mut Findings<'_>) -> Option<
         let size = text.parse().ok().filter(|size| TABLE_SIZES.contains(size));
         size.ok_or_else(|| format!("{text:?} is none of {}", known()))
     })
+}
+
+/// How many connections a client may have.
+pub fn limits(metadata: &ObjectMeta, findings: &mut Findings<'_>) -> Option<Limits> {
+    read(metadata, LIMITS, findings, Limits::parse)
 }
 
 /// Whether TCP connections to endpoints that are gone are reset.

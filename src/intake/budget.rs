@@ -2,6 +2,7 @@
 //! ranges. What goes beyond is cut and reported, so that the Services of others do not wait for it. Endpoints are no
 //! part of the object; the plan cuts them.
 
+use super::annotations;
 use super::problem::Findings;
 use crate::model::{Family, Service};
 use std::fmt;
@@ -14,8 +15,9 @@ pub const FRONTENDS: usize = 10_000;
 /// ranges of a family with every change of one (`nft_pipapo_commit`).
 pub const RANGES: usize = 2_048;
 
-/// Ports with session affinity at most. For each of them the kernel sets a megabyte aside, for the clients to come.
-pub const AFFINITY_PORTS: usize = 64;
+/// Ports with session affinity at most, and with limits. For each of them the kernel sets a megabyte or two aside, for
+/// the clients to come.
+pub const CLIENT_PORTS: usize = 64;
 
 /// Cuts a Service to what it may ask for. ClusterIPs stay longest, then load balancer addresses, then external ones;
 /// of the ports and of the addresses the first ones.
@@ -23,10 +25,17 @@ pub(super) fn keep(service: &mut Service, findings: &mut Findings<'_>) {
     keep_ports(service, findings);
     keep_addresses(service, findings);
     keep_ranges(service, findings);
-    if service.affinity.is_some() && service.ports.len() > AFFINITY_PORTS {
-        service.affinity = None;
-        let field = "spec.sessionAffinity";
-        findings.add(field, format_args!("left out, there are more than {AFFINITY_PORTS} ports"));
+    if service.ports.len() > CLIENT_PORTS {
+        let limits = format!("metadata.annotations[{}]", annotations::LIMITS);
+        for (is_there, field) in [
+            (service.affinity.take().is_some(), "spec.sessionAffinity"),
+            (service.limits.take().is_some(), &limits),
+        ] {
+            if is_there {
+                let error = format_args!("left out, there are more than {CLIENT_PORTS} ports");
+                findings.add(field, error);
+            }
+        }
     }
 }
 
@@ -106,7 +115,7 @@ impl fmt::Display for Cut {
 mod tests {
     use super::*;
     use crate::intake::problem::ObjectKey;
-    use crate::model::{ObjectName, Protocol, ServicePort, ServiceType};
+    use crate::model::{Limits, ObjectName, Protocol, ServicePort, ServiceType};
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
@@ -132,6 +141,7 @@ mod tests {
             algorithm: None,
             weights: None,
             table_size: None,
+            limits: None,
             reset_gone: None,
             source_ranges: Vec::new(),
             unreadable_ranges: Vec::new(),
@@ -181,12 +191,22 @@ mod tests {
     }
 
     #[test]
-    fn affinity_is_for_services_of_few_ports() {
+    fn affinity_and_limits_are_for_services_of_few_ports() {
         let with = |ports| Service {
             affinity: Some(Duration::from_secs(1)),
+            limits: Limits::parse("open=5").ok(),
             ..service(ports, false, 0, 0)
         };
-        assert!(kept(with(64)).0.affinity.is_some());
-        assert_eq!(kept(with(65)).0.affinity, None);
+        let (kept_all, problems) = kept(with(64));
+        assert!(kept_all.affinity.is_some() && kept_all.limits.is_some() && problems.is_empty());
+        let (cut, problems) = kept(with(65));
+        assert!(cut.affinity.is_none() && cut.limits.is_none());
+        assert_eq!(
+            problems,
+            [
+                "Service default/large: spec.sessionAffinity: left out, there are more than 64 ports",
+                "Service default/large: metadata.annotations[nft.kube-proxy/limits]: left out, there are more than 64 ports"
+            ]
+        );
     }
 }

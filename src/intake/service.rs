@@ -94,6 +94,7 @@ impl Intake {
             algorithm: annotations::algorithm(&object.metadata, findings),
             weights: annotations::weights(&object.metadata, findings),
             table_size: annotations::table_size(&object.metadata, findings),
+            limits: annotations::limits(&object.metadata, findings),
             reset_gone: annotations::reset_gone(&object.metadata, findings),
             source_ranges,
             unreadable_ranges,

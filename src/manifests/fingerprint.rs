@@ -47,6 +47,7 @@ fn service(value: &Service, state: &mut impl Hasher) {
         algorithm,
         weights,
         table_size,
+        limits,
         reset_gone,
         source_ranges,
         unreadable_ranges,
@@ -55,7 +56,8 @@ fn service(value: &Service, state: &mut impl Hasher) {
     (name, created, cluster_ips, external_ips, load_balancer_ips).hash(state);
     std::mem::discriminant(service_type).hash(state);
     (internal_local, external_local, affinity, health_check_node_port).hash(state);
-    (source_ranges, unreadable_ranges, algorithm, weights, table_size, reset_gone).hash(state);
+    (source_ranges, unreadable_ranges, algorithm, weights, table_size, limits, reset_gone)
+        .hash(state);
     ports.len().hash(state);
     for ServicePort { name, protocol, port, node_port } in ports {
         (name, protocol, port, node_port).hash(state);

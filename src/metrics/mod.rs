@@ -7,7 +7,6 @@
 
 mod build;
 pub mod client;
-pub mod connections;
 pub mod conntrack;
 mod family;
 pub mod kernel;
@@ -17,6 +16,7 @@ pub mod objects;
 pub mod probes;
 mod process;
 mod register;
+pub mod service_ports;
 pub mod sync;
 
 pub use build::{BuildInfo, FeatureStage};
@@ -31,7 +31,10 @@ use std::sync::{Mutex, PoisonError};
 /// Every metric of the process.
 pub struct Metrics {
     pub sync: sync::Sync,
-    pub connections: connections::Connections,
+    /// Connections: served, refused, dropped.
+    pub connections: service_ports::ServicePorts<3>,
+    /// Refusals of clients that were over a limit: of new connections, of open ones.
+    pub over_limits: service_ports::ServicePorts<2>,
     pub conntrack: conntrack::Conntrack,
     pub probes: probes::Probes,
     pub localhost: localhost::LocalhostNodePorts,
@@ -56,7 +59,8 @@ impl Metrics {
         process::register(&register);
         let mut metrics = Metrics {
             sync: sync::Sync::new(&register),
-            connections: connections::Connections::new(&register),
+            connections: service_ports::connections(&register),
+            over_limits: service_ports::over_limits(&register),
             conntrack: conntrack::Conntrack::new(&register),
             localhost: localhost::LocalhostNodePorts::new(&register),
             kernel: kernel::Kernel::new(&register),

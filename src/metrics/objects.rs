@@ -15,6 +15,8 @@ pub enum Kind {
 pub struct Objects {
     /// Services that the proxy serves.
     pub services: IntGauge,
+    /// Those of them that limit clients.
+    pub limited_services: IntGauge,
     /// Endpoints of all EndpointSlices, whatever their conditions.
     pub endpoints: IntGauge,
     /// Addresses with a port that more than one Service claims; the oldest has it.
@@ -34,6 +36,10 @@ impl Objects {
             .map(|kind| problems.with_label_values(&[kind]));
         Objects {
             services: register.gauge("kubeproxy_services", "Services that the proxy serves"),
+            limited_services: register.gauge(
+                "kubeproxy_limited_services",
+                "Services that the proxy serves and that limit the connections of a client",
+            ),
             endpoints: register.gauge("kubeproxy_endpoints", "Endpoints of all EndpointSlices"),
             duplicate_frontends: register.gauge(
                 "kubeproxy_duplicate_frontends",

@@ -6,12 +6,14 @@
 
 mod address;
 mod endpoints;
+mod limits;
 mod node;
 mod service;
 mod weights;
 
 pub use address::{parse_cidr, parse_ip};
 pub use endpoints::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
+pub use limits::Limits;
 pub use nft_table::Family;
 pub use node::{Node, Taint, address_of, node_addresses};
 pub use service::{Algorithm, Protocol, Service, ServicePort, ServiceType, TABLE_SIZES};

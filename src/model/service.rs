@@ -1,6 +1,6 @@
 //! A Service, reduced to what a proxy needs.
 
-use super::{Family, ObjectName, Weights};
+use super::{Family, Limits, ObjectName, Weights};
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
@@ -159,6 +159,8 @@ pub struct Service {
     pub weights: Option<Arc<Weights>>,
     /// Entries of tables for hashed flows, one of [`TABLE_SIZES`]; None: as many as are good.
     pub table_size: Option<u16>,
+    /// How many connections a client may have.
+    pub limits: Option<Limits>,
     /// Whether TCP connections to endpoints that are gone are reset; None: as the configuration says.
     pub reset_gone: Option<bool>,
     /// `spec.loadBalancerSourceRanges`, both families as written.

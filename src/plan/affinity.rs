@@ -23,11 +23,11 @@
 //! The timeout stands in the rule and not in the map, so that it can change without losing anybody.
 //! What the maps hold is the kernel's: endpoints that leave a list are purged by the engine.
 
-use super::layout::{Balancing, Kind, address_type, external_rules};
-use super::own::{Objects, base_name, name};
+use super::layout::{Kind, address_type, external_rules};
+use super::own::{self, Objects, Stage, base_name, name};
 use super::pods::Pods;
-use super::{Backend, Frontend, PortPlan, Route, round_robin};
-use crate::model::{Algorithm, ObjectName};
+use super::{Backend, Frontend, PortPlan, Route};
+use crate::model::ObjectName;
 use nft_table::Family;
 use nft_table::{
     Chain, Constant, DataType, Expression, Key, Rule, Set, SetData, SetFlags, Statement, Verdict,
@@ -95,7 +95,7 @@ pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
     for by_nodeport in [false, true] {
         let frontends =
             || plan.frontends.iter().filter(|f| is_nodeport(&f.frontend) == by_nodeport);
-        for (list, backends) in &lists {
+        for (list, _) in &lists {
             let (kind, route) = match (*list, by_nodeport) {
                 ("cluster", false) => (Kind::Cluster, Route::Cluster),
                 ("cluster", true) => (Kind::NodePortCluster, Route::Cluster),
@@ -107,7 +107,7 @@ pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
                 continue;
             }
             let map = format!("{base}/{list}").into();
-            objects.chains.push(look_up_first(service, plan, kind, map, backends.len()));
+            objects.chains.push(look_up_first(service, plan, kind, map));
         }
         if local && frontends().any(|planned| planned.route == Route::ExternalLocal) {
             let (kind, next) = match by_nodeport {
@@ -126,13 +126,7 @@ pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
 }
 
 /// A chain that looks into the map and falls through to the shared chain.
-fn look_up_first(
-    service: &ObjectName,
-    plan: &PortPlan,
-    kind: Kind,
-    map: Arc<str>,
-    endpoints: usize,
-) -> Chain {
+fn look_up_first(service: &ObjectName, plan: &PortPlan, kind: Kind, map: Arc<str>) -> Chain {
     let look_up = Rule::new(vec![
         Statement::Match {
             expression: Expression::Protocol,
@@ -145,13 +139,8 @@ fn look_up_first(
             map,
         },
     ]);
-    let shared = match plan.algorithm {
-        Algorithm::RoundRobin => round_robin::chain_name(service, plan, kind),
-        other => {
-            Balancing::new(kind, plan.family, plan.bank, endpoints).by(other).to_string().into()
-        }
-    };
-    let fall_through = Rule::new(vec![Statement::Verdict(Verdict::Goto(shared))]);
+    let next = own::chain(service, plan, kind, Stage::Balancing);
+    let fall_through = Rule::new(vec![Statement::Verdict(Verdict::Goto(next))]);
     Chain::regular(balancing_chain(service, plan, kind), vec![look_up, fall_through])
 }
 
@@ -165,7 +154,7 @@ fn dynamic_map(name: Arc<str>, family: Family) -> Set {
         name,
         key: vec![address_type(family)],
         data: SetData::Fields(vec![address_type(family), DataType::InetService]),
-        flags: SetFlags { interval: false, dynamic: true },
+        flags: SetFlags { interval: false, dynamic: true, timeout: true },
         type_of: Some((vec![Expression::SourceAddress(family)], chosen_endpoint(family))),
         size: Some(CLIENTS_MAX),
         counter: false,

@@ -1,11 +1,12 @@
 //! A frontend and its slots as elements of sets and maps.
 
+use super::affinity;
 use super::layout::{Balancing, Kind, SetKind, SetName};
+use super::own::{self, Stage};
 use super::ports::Masquerade;
 use super::writer::ChainNames;
 use super::{Backend, Frontend, PlannedFrontend, PortPlan, Route};
-use super::{affinity, round_robin};
-use crate::model::{Algorithm, ObjectName, Protocol};
+use crate::model::{ObjectName, Protocol};
 use ipnet::IpNet;
 use nft_table::{Family, Key, KeyBuilder, Value, Verdict};
 use std::net::IpAddr;
@@ -85,20 +86,15 @@ pub fn head(
     let targets = Targets::of(&planned.frontend);
     let set = |kind| SetName::new(kind, plan.family);
     let key = || frontend_key(&planned.frontend).build();
-    let (cluster, local) = (plan.cluster.len(), plan.local.len());
-    let mut to = |kind, endpoints| match plan.affinity {
-        None if plan.algorithm == Algorithm::RoundRobin => {
-            Verdict::Goto(round_robin::chain_name(service, plan, kind))
-        }
-        None => Verdict::Goto(
-            names.get(Balancing::new(kind, plan.family, plan.bank, endpoints).by(plan.algorithm)),
-        ),
-        Some(_) => Verdict::Goto(affinity::balancing_chain(service, plan, kind)),
+    let (cluster, local) = (!plan.cluster.is_empty(), !plan.local.is_empty());
+    let mut to = |kind, from| {
+        let own = own::own_chain(service, plan, kind, from);
+        Verdict::Goto(own.unwrap_or_else(|| names.get(own::shared_chain(plan, kind))))
     };
     let mut elements = Vec::new();
     let verdict = match planned.route {
-        Route::Cluster => to(targets.cluster, cluster),
-        Route::Local => to(targets.local, local),
+        Route::Cluster => to(targets.cluster, Stage::Limits),
+        Route::Local => to(targets.local, Stage::Limits),
         Route::Reject => match (planned.frontend, planned.masquerade) {
             // An address from outside the cluster may be one of NodePorts.
             (Frontend::Ip { .. }, Masquerade::Always | Masquerade::FromNode) => {
@@ -108,12 +104,14 @@ pub fn head(
         },
         Route::Drop => Verdict::Drop,
         Route::ExternalLocal => {
-            if cluster > 0 {
-                let pods = Value::verdict(to(targets.cluster, cluster), None);
+            if cluster {
+                // Who comes by way of a chain of its own was counted there.
+                let from = if local { Stage::Affinity } else { Stage::Limits };
+                let pods = Value::verdict(to(targets.cluster, from), None);
                 elements.push((set(targets.short_circuit), key(), pods));
             }
-            if local > 0 {
-                to(targets.external_local, local)
+            if local {
+                to(targets.external_local, Stage::Limits)
             } else {
                 let none = Balancing::single(Kind::ExternalNone, plan.family);
                 Verdict::Goto(names.get(none))
@@ -123,9 +121,9 @@ pub fn head(
     let comment = comment(service, plan, &planned.frontend);
     elements.push((set(targets.frontends), key(), Value::verdict(verdict, Some(comment))));
     let has_backends = match planned.route {
-        Route::Cluster => cluster > 0,
-        Route::Local => local > 0,
-        Route::ExternalLocal => cluster + local > 0,
+        Route::Cluster => cluster,
+        Route::Local => local,
+        Route::ExternalLocal => cluster || local,
         Route::Reject | Route::Drop => false,
     };
     if plan.affinity.is_some() && has_backends {

@@ -12,7 +12,7 @@
 //! * `ports`: what becomes of every frontend of a Service port
 //! * `elements`: a frontend and its slots as elements of sets and maps
 //! * [`claims`]: who serves a VIP:port that several Services want
-//! * `own`: chains and maps of a single Service port, for session affinity (`affinity`) and `round_robin`
+//! * `own`: chains and maps of a single Service port, for `limits`, session affinity (`affinity`) and `round_robin`
 //! * `counted`: which elements count which connections
 //! * `effects`: what follows outside the table: health checks, localhost NodePorts, UDP flows
 //! * `pods`: what the operator configured, and how packets of pods are told from others
@@ -28,6 +28,7 @@ mod effects;
 mod elements;
 mod hashed;
 pub mod layout;
+mod limits;
 mod own;
 mod planner;
 mod pods;
@@ -44,6 +45,7 @@ pub use counted::{Aside, Outcome, frontend_counter, outcome, slot_counters};
 pub use effects::{Effects, HealthCheck, LocalhostPort};
 pub use elements::{frontend_key, slot_keys, slot_maps};
 pub use layout::Counting;
+pub use limits::over_chain;
 pub use planner::{
     Counts, Dispute, Expected, Inspected, Planner, SLOTS, frontend_of, is_this_layout,
 };

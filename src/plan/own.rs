@@ -1,7 +1,8 @@
-//! Objects that belong to a single Service port: of session affinity and of round robin.
+//! Objects that belong to a single Service port: of limits, of session affinity and of round robin.
 
+use super::layout::{Balancing, Kind};
 use super::pods::Pods;
-use super::{Backend, PortPlan, affinity, round_robin};
+use super::{Backend, PortPlan, affinity, limits, round_robin};
 use crate::model::{Algorithm, ObjectName};
 use nft_table::{Chain, Family, Key, Set};
 use sha2::{Digest, Sha256};
@@ -16,7 +17,7 @@ const BASE_MAX: usize = 230;
 pub struct Objects {
     /// Dynamic maps, with the endpoints that may be remembered in them.
     pub maps: Vec<(Set, Vec<Backend>)>,
-    /// Sets of the endpoints of each list, where there are two lists.
+    /// Sets of the endpoints of each list, where there are two lists; dynamic sets of clients, without elements.
     pub sets: Vec<(Set, Vec<Key>)>,
     pub chains: Vec<Chain>,
 }
@@ -25,12 +26,54 @@ pub struct Objects {
 pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
     let mut objects = affinity::objects(service, plan, pods);
     objects.chains.extend(round_robin::chains(service, plan, pods));
+    let limits = limits::objects(service, plan);
+    objects.sets.extend(limits.sets);
+    objects.chains.extend(limits.chains);
     objects
+}
+
+/// What connections go through one after the other; for each a port may have a chain of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub enum Stage {
+    Limits,
+    Affinity,
+    Balancing,
+}
+
+/// The chain in which connections of a kind begin at a stage, or at the next one that the port has; None: there are
+/// only the shared ones.
+pub fn own_chain(
+    service: &ObjectName,
+    plan: &PortPlan,
+    kind: Kind,
+    from: Stage,
+) -> Option<Arc<str>> {
+    if from <= Stage::Limits && plan.limits.is_some() {
+        Some(limits::entrance(service, plan, kind))
+    } else if from <= Stage::Affinity && plan.affinity.is_some() {
+        Some(affinity::balancing_chain(service, plan, kind))
+    } else if plan.algorithm == Algorithm::RoundRobin {
+        Some(round_robin::chain_name(service, plan, kind))
+    } else {
+        None
+    }
+}
+
+/// The shared chain of a kind.
+pub fn shared_chain(plan: &PortPlan, kind: Kind) -> Balancing {
+    let slots = if kind.is_local() { plan.local.len() } else { plan.cluster.len() };
+    Balancing::new(kind, plan.family, plan.bank, slots).by(plan.algorithm)
+}
+
+/// The chain in which connections of a kind begin at a stage.
+pub fn chain(service: &ObjectName, plan: &PortPlan, kind: Kind, from: Stage) -> Arc<str> {
+    own_chain(service, plan, kind, from)
+        .unwrap_or_else(|| shared_chain(plan, kind).to_string().into())
 }
 
 /// Whether a port may have objects of its own.
 pub fn has_objects(plan: &PortPlan) -> bool {
-    plan.affinity.is_some() || plan.algorithm == Algorithm::RoundRobin
+    plan.affinity.is_some() || plan.limits.is_some() || plan.algorithm == Algorithm::RoundRobin
 }
 
 /// The name of an object in a role.
@@ -85,6 +128,7 @@ mod tests {
             draining: Default::default(),
             hairpin: Vec::new(),
             affinity: None,
+            limits: None,
             algorithm: Algorithm::Random,
             serving: Vec::new(),
             reset_gone: false,
@@ -139,12 +183,14 @@ mod tests {
                 let base = base_name("affinity", &service, &plan);
                 let of_kind = |kind| {
                     let affinity = affinity::balancing_chain(&service, &plan, kind);
-                    [affinity, round_robin::chain_name(&service, &plan, kind)]
+                    let limits = limits::entrance(&service, &plan, kind);
+                    [affinity, round_robin::chain_name(&service, &plan, kind), limits]
                 };
                 let kinds = Kind::ALL.into_iter().flat_map(of_kind);
                 let names: Vec<String> = kinds
                     .map(|name| name.to_string())
                     .chain([affinity::remember_chain(&service, &plan).to_string()])
+                    .chain([super::name("limits", &service, &plan, "over").to_string()])
                     .chain(["cluster", "local", "local-endpoints"].map(|list| format!("map {base}/{list}")))
                     .collect();
                 for name in names {

@@ -3,7 +3,7 @@
 use super::claims::Reason;
 use super::layout::Bank;
 use super::select::{Backend, Selection, Wanted};
-use crate::model::{Algorithm, Protocol, Service, ServicePort};
+use crate::model::{Algorithm, Limits, Protocol, Service, ServicePort};
 use ipnet::IpNet;
 use nft_table::Family;
 use std::cmp::Ordering;
@@ -125,6 +125,8 @@ pub struct PortPlan {
     pub hairpin: Vec<IpAddr>,
     /// Session affinity by client address, with its timeout.
     pub affinity: Option<Duration>,
+    /// How many connections a client may have.
+    pub limits: Option<Limits>,
     /// For UDP: all endpoints that serve, sorted; flows to others are stale. For TCP, where connections to endpoints that
     /// are gone are to be reset: all that there are, whether they serve or not.
     pub serving: Vec<Backend>,

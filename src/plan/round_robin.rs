@@ -10,8 +10,8 @@
 //!
 //! All frontends by address are counted together, and all NodePorts.
 
-use super::layout::{Balancing, Kind, external_rules};
-use super::own::name;
+use super::layout::{Kind, external_rules};
+use super::own::{self, name};
 use super::pods::Pods;
 use super::{Frontend, PlannedFrontend, PortPlan, Route};
 use crate::model::{Algorithm, ObjectName};
@@ -40,10 +40,8 @@ pub fn chains(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> 
     }
     let used: BTreeSet<Kind> = plan.frontends.iter().flat_map(|f| kinds(plan, f)).collect();
     let chain = |kind: Kind| {
-        let slots = if kind.is_local() { plan.local.len() } else { plan.cluster.len() };
-        let shared = Balancing::new(kind, plan.family, plan.bank, slots).by(plan.algorithm);
         let rules = match kind.next() {
-            None => shared.chain(pods).rules,
+            None => own::shared_chain(plan, kind).chain(pods).rules,
             Some(next) => {
                 external_rules(plan.family, pods, Verdict::Goto(chain_name(service, plan, next)))
             }

@@ -97,6 +97,11 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 weights: (created == 1)
                     .then(|| Arc::new(Weights::parse("node/node-1=2, zone/a=0, *=3").unwrap())),
                 table_size: None,
+                limits: [
+                    None,
+                    Limits::parse("open=5").ok(),
+                    Limits::parse("new-per-second=3").ok(),
+                ][usize::from(index) * created as usize % 3],
                 reset_gone: None,
                 unreadable_ranges: Vec::new(),
                 source_ranges: if ranges {
@@ -225,8 +230,9 @@ fn assert_rules_follow_uses(planner: &Planner) {
         match wanted.iter().find(|wanted| wanted.name == chain.name) {
             Some(wanted) => assert_eq!(chain, wanted),
             None => {
-                let is_own =
-                    ["affinity", "round-robin"].iter().any(|own| chain.name.starts_with(own));
+                let is_own = ["affinity", "limits", "round-robin"]
+                    .iter()
+                    .any(|own| chain.name.starts_with(own));
                 assert!(is_idle(chain) || is_own, "{chain:?}");
             }
         }

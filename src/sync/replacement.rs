@@ -108,7 +108,7 @@ fn present_name(name: &str) -> String {
 }
 
 fn is_alike(old: &Set, new: &Set) -> bool {
-    new.flags.dynamic && (&old.key, &old.data) == (&new.key, &new.data)
+    new.flags.dynamic && new.is_map() && (&old.key, &old.data) == (&new.key, &new.data)
 }
 
 fn carry<K: Kernel>(

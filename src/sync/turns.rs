@@ -260,6 +260,7 @@ impl<K: Kernel> Loop<K> {
         let planner = self.engine.planner();
         let counts = planner.counts();
         metrics.objects.services.set(counts.services as i64);
+        metrics.objects.limited_services.set(counts.limited_services as i64);
         metrics.objects.endpoints.set(counts.endpoints as i64);
         metrics.objects.duplicate_frontends.set(counts.lost_frontends as i64);
         for (name, count) in planner.element_counts() {

@@ -74,7 +74,8 @@ impl Proxy {
             started: Moment::now(),
             // Nobody answers questions here.
             node_name: "node-1".into(),
-            counted: None,
+            counted: Answers::new(inbox().1.asker()),
+            counts_connections: false,
             answers: Some(Answers::new(inbox().1.asker())),
         }
     }

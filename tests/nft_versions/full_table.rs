@@ -112,7 +112,7 @@ impl FullTable {
             } else {
                 ["2001:db8::7", "fd00:10:244::11"]
             };
-            if line.starts_with("flags ") && line.contains("dynamic") {
+            if line.starts_with("flags ") && map.starts_with("affinity") {
                 let element = format!("{client} timeout 1h : {endpoint} . 8080");
                 sh(&format!("nft add element inet kube-proxy {map} '{{ {element} }}'"));
                 clients += 1;

@@ -105,7 +105,7 @@ fn every_set() -> Vec<Set> {
     let mut sets = Vec::new();
     let mut add = |key: &[DataType], data: SetData, interval, type_of| {
         let name = format!("test-{}", sets.len()).into();
-        let flags = SetFlags { interval, dynamic: false };
+        let flags = SetFlags { interval, dynamic: false, timeout: false };
         let counter = !interval && sets.len() % 2 == 1;
         sets.push(Set { name, key: key.to_vec(), data, flags, type_of, size: Some(77), counter });
     };

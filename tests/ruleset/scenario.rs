@@ -45,7 +45,10 @@ fn counted(set: Set) -> Set {
 }
 
 fn interval(name: String, key: &[DataType]) -> Set {
-    Set { flags: SetFlags { interval: true, dynamic: false }, ..plain(name, key, SetData::None) }
+    Set {
+        flags: SetFlags { interval: true, dynamic: false, timeout: false },
+        ..plain(name, key, SetData::None)
+    }
 }
 
 /// The table without elements.
@@ -210,7 +213,7 @@ pub fn affinity(table: &mut Table, family: Family, name: &str) {
         name: map.as_str().into(),
         key: vec![address],
         data: SetData::Fields(vec![address, DataType::InetService]),
-        flags: SetFlags { interval: false, dynamic: true },
+        flags: SetFlags { interval: false, dynamic: true, timeout: true },
         type_of: Some((vec![Expression::SourceAddress(family)], data.clone())),
         size: Some(65_535),
         counter: false,
@@ -238,7 +241,35 @@ pub fn affinity(table: &mut Table, family: Family, name: &str) {
     table.set_chain(Chain::regular(map, vec![Rule::new(vec![tcp, dnat]), Rule::new(vec![goto])]));
 }
 
-/// Services, networks, interfaces and an affinity.
+/// The sets and the chain of one Service with limits.
+pub fn limits(table: &mut Table, family: Family, name: &str) {
+    let (address, digit) = match family {
+        Family::V4 => (DataType::Ipv4Address, 4),
+        Family::V6 => (DataType::Ipv6Address, 6),
+    };
+    let set = |role: &str| format!("limits{digit}-{name}/{role}");
+    for (role, timeout) in [("new", true), ("open", false)] {
+        let flags = SetFlags { interval: false, dynamic: true, timeout };
+        let set = Set { flags, size: Some(1000), ..plain(set(role), &[address], SetData::None) };
+        table.add_set(set).unwrap();
+    }
+    let key = || vec![Expression::SourceAddress(family)];
+    let over = [
+        Statement::RateOver {
+            set: set("new").into(),
+            key: key(),
+            per_second: 20,
+            burst: 40,
+            timeout_seconds: 60,
+        },
+        Statement::ConnectionsOver { set: set("open").into(), key: key(), most: 100 },
+    ];
+    let refuse = || vec![Statement::Counter, Statement::Verdict(Verdict::Drop)];
+    let rules = over.map(|over| Rule::new([vec![over], refuse()].concat())).into();
+    table.set_chain(Chain::regular(set("over"), rules));
+}
+
+/// Services, networks, interfaces, an affinity and limits.
 pub fn fill(table: &mut Table) {
     for count in [1, 2] {
         let rules = vec![
@@ -310,6 +341,8 @@ pub fn fill(table: &mut Table) {
         insert("allowed-sources4", key, Value::Member);
     }
     affinity(table, Family::V4, "shop/cart/tcp/http");
+    limits(table, Family::V4, "shop/api/tcp/http");
+    limits(table, Family::V6, "shop/api/tcp/http");
 }
 
 /// That many elements: frontends with ten endpoints each.

@@ -119,6 +119,7 @@ fn service(number: u8, wanted: &Wanted) -> Service {
         algorithm: None,
         weights: None,
         table_size: None,
+        limits: (number % 3 == 1).then(|| Limits::parse("open=5").unwrap()),
         reset_gone: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),

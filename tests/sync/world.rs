@@ -56,6 +56,7 @@ pub fn service(number: u8) -> Change {
         algorithm: None,
         weights: None,
         table_size: None,
+        limits: None,
         reset_gone: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),

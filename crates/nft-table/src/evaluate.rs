@@ -339,6 +339,8 @@ impl Evaluation<'_, '_> {
                 self.machine.learned.insert((map.clone(), key), data);
                 Step::Next
             }
+            // A client within its limits.
+            Statement::RateOver { .. } | Statement::ConnectionsOver { .. } => Step::Break,
             Statement::Counter => Step::Next,
             Statement::Masquerade => {
                 self.flow.masqueraded = true;

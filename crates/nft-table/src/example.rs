@@ -30,7 +30,7 @@ pub fn example() -> Example {
     let endpoint = || vec![daddr(), Expression::DestinationPort];
     let mut table = Table::new("example");
     let mut add = |name: &str, key: &[DataType], data, interval, type_of| {
-        let flags = SetFlags { interval, dynamic: false };
+        let flags = SetFlags { interval, dynamic: false, timeout: false };
         table
             .add_set(Set {
                 name: name.into(),
@@ -56,12 +56,26 @@ pub fn example() -> Example {
             name: "clients".into(),
             key: vec![Ipv4Address],
             data: fields(),
-            flags: SetFlags { interval: false, dynamic: true },
+            flags: SetFlags { interval: false, dynamic: true, timeout: true },
             type_of: Some((vec![Expression::SourceAddress(v4)], endpoint())),
             size: Some(1000),
             counter: false,
         })
         .unwrap();
+
+    for (name, timeout) in [("rates", true), ("connections", false)] {
+        table
+            .add_set(Set {
+                name: name.into(),
+                key: vec![Ipv4Address],
+                data: SetData::None,
+                flags: SetFlags { interval: false, dynamic: true, timeout },
+                type_of: None,
+                size: Some(1000),
+                counter: false,
+            })
+            .unwrap();
+    }
 
     let saddr = || vec![Expression::SourceAddress(v4)];
     let goto = |chain: &str| Statement::Verdict(Verdict::Goto(chain.into()));
@@ -79,7 +93,19 @@ pub fn example() -> Example {
         data: endpoint(),
         timeout_seconds: 60,
     };
+    let over = [
+        Statement::RateOver {
+            set: "rates".into(),
+            key: saddr(),
+            per_second: 20,
+            burst: 40,
+            timeout_seconds: 60,
+        },
+        Statement::ConnectionsOver { set: "connections".into(), key: saddr(), most: 100 },
+    ];
+    let over = over.map(|over| Rule::new(vec![over, goto("refuse")])).into();
     for chain in [
+        Chain::regular("limits", over),
         Chain::regular(
             "refuse",
             vec![Rule::new(vec![Statement::Counter, Statement::Reject(Reject::AnyFamily)])],

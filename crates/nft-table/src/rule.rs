@@ -93,6 +93,32 @@ pub enum Statement {
         /// Seconds until the element expires, if it is not updated.
         timeout_seconds: u64,
     },
+    /// `update @SET { KEY timeout SECONDS limit rate over N/second burst M packets }`: matches while more packets of the
+    /// key come than N a second, apart from M at once.
+    RateOver {
+        /// Name of the dynamic set with `timeout`.
+        set: Arc<str>,
+        /// The fields of the key.
+        key: Vec<Expression>,
+        /// N, at least 1.
+        per_second: u32,
+        /// M, at least 1.
+        burst: u32,
+        /// Seconds until a key that is not seen is forgotten.
+        timeout_seconds: u64,
+    },
+    /// `add @SET { KEY ct count over N }`: matches where N other connections of the key are open. The packet's own is one
+    /// of them from then on, unless it is refused. Not more than some hundred packets a second should come here with one
+    /// key, for the kernel looks at all connections of the key, and lets go of a few that are gone with each
+    /// (`CONNCOUNT_GC_MAX_NODES` in `net/netfilter/nf_conncount.c`).
+    ConnectionsOver {
+        /// Name of the dynamic set without `timeout`.
+        set: Arc<str>,
+        /// The fields of the key.
+        key: Vec<Expression>,
+        /// N
+        most: u32,
+    },
     /// `counter packets N bytes N`: counts, from 0 on.
     Counter,
     /// `masquerade fully-random`
@@ -119,7 +145,9 @@ impl Rule {
     /// Names of the named sets and maps that the rule looks into.
     pub fn sets(&self) -> impl Iterator<Item = &Arc<str>> {
         self.statements.iter().filter_map(|statement| match statement {
-            Statement::InSet { set, .. } => Some(set),
+            Statement::InSet { set, .. }
+            | Statement::RateOver { set, .. }
+            | Statement::ConnectionsOver { set, .. } => Some(set),
             Statement::VerdictMap { map, .. }
             | Statement::Dnat { map, .. }
             | Statement::Update { map, .. } => Some(map),

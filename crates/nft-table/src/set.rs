@@ -25,9 +25,11 @@ pub enum SetData {
 pub struct SetFlags {
     /// `flags interval`: elements are ranges.
     pub interval: bool,
-    /// `flags dynamic,timeout`: rules add elements, which expire. Its elements are the kernel's own:
-    /// they are never planned, and dumps leave them out.
+    /// `flags dynamic`: rules add elements. They are the kernel's own: they are never planned, and dumps leave them
+    /// out.
     pub dynamic: bool,
+    /// `flags timeout`: elements expire. Those that count connections cannot; they go with the last connection.
+    pub timeout: bool,
 }
 
 /// The declaration of a set or map.

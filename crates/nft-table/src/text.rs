@@ -4,7 +4,7 @@
 
 use super::{
     BaseChain, Chain, Constant, Count, DataType, Expression, Hook, Key, Lifetime, Operation,
-    Ownership, Reject, Rule, Set, SetData, Statement, Table, Value, Verdict,
+    Ownership, Reject, Rule, Set, SetData, SetFlags, Statement, Table, Value, Verdict,
 };
 use crate::Family;
 use std::fmt::{self, Write};
@@ -77,6 +77,15 @@ impl fmt::Display for Statement {
                 duration(Duration::from_secs(*timeout_seconds)),
                 concatenation(data)
             ),
+            Statement::RateOver { set, key, per_second, burst, timeout_seconds } => write!(
+                f,
+                "update @{set} {{ {} timeout {} limit rate over {per_second}/second burst {burst} packets }}",
+                concatenation(key),
+                duration(Duration::from_secs(*timeout_seconds)),
+            ),
+            Statement::ConnectionsOver { set, key, most } => {
+                write!(f, "add @{set} {{ {} ct count over {most} }}", concatenation(key))
+            }
             Statement::Counter => f.write_str("counter packets 0 bytes 0"),
             Statement::Masquerade => f.write_str("masquerade fully-random"),
             Statement::Reject(Reject::AnyFamily) => f.write_str("reject"),
@@ -172,10 +181,12 @@ impl fmt::Display for Set {
         if let Some(size) = self.size {
             writeln!(f, "\t\tsize {size}")?;
         }
-        if self.flags.dynamic {
-            writeln!(f, "\t\tflags dynamic,timeout")?;
-        } else if self.flags.interval {
-            writeln!(f, "\t\tflags interval")?;
+        let SetFlags { interval, dynamic, timeout } = self.flags;
+        let flags = [(dynamic, "dynamic"), (interval, "interval"), (timeout, "timeout")];
+        let flags: Vec<&str> =
+            flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| *name).collect();
+        if !flags.is_empty() {
+            writeln!(f, "\t\tflags {}", flags.join(","))?;
         }
         if self.counter {
             writeln!(f, "\t\tcounter")?;

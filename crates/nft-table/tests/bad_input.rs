@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 fn set(key: Vec<DataType>, data: SetData, interval: bool) -> Set {
-    let flags = SetFlags { interval, dynamic: false };
+    let flags = SetFlags { interval, dynamic: false, timeout: false };
     Set { name: "s".into(), key, data, flags, type_of: None, size: None, counter: false }
 }
 

@@ -9,8 +9,10 @@ pub use debug::SetVerbosity;
 
 use super::{answer, status};
 use crate::answers::Answers;
+use crate::explain::CountedPort;
 use crate::health::{Health, Moment};
 use crate::metrics::Metrics;
+use crate::metrics::service_ports::PortLabels;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -37,8 +39,10 @@ pub struct Content {
     pub started: Moment,
     /// Who answers questions about Services; `None`: nobody, and there is no page that shows them.
     pub answers: Option<Answers>,
-    /// Who says what the kernel has counted, where connections are counted.
-    pub counted: Option<Answers>,
+    /// Who says what the kernel has counted: connections, where all are, and refusals of clients over a limit.
+    pub counted: Answers,
+    /// Connections are counted.
+    pub counts_connections: bool,
     pub node_name: String,
     /// `enableProfiling`: serve `/debug/`, with this to change the verbosity.
     pub profiling: Option<SetVerbosity>,
@@ -87,13 +91,23 @@ type Shared = State<Arc<Content>>;
 
 /// Reads `/proc` and may wait for what a scrape hook fetches, so it runs on a thread for blocking work.
 async fn metrics(State(content): Shared) -> Response {
-    if let Some(answers) = &content.counted {
-        match answers.connections(None).await {
+    let metrics = &content.metrics;
+    // Who counts nothing does not wait for the answer.
+    if content.counts_connections || metrics.objects.limited_services.get() > 0 {
+        match content.counted.connections(None).await {
             Ok(counted) => {
-                content.metrics.connections.update(counted.ports.into_iter().map(|port| {
-                    let counts = [port.served, port.refused, port.dropped];
-                    ([port.namespace, port.name, port.port, port.protocol], counts)
-                }))
+                metrics.over_limits.update(counted.ports.iter().filter_map(|port| {
+                    let over = port.over_limits?;
+                    Some((labels(port), [over.new_per_second, over.open]))
+                }));
+                if content.counts_connections {
+                    metrics.connections.update(
+                        counted
+                            .ports
+                            .iter()
+                            .map(|port| (labels(port), [port.served, port.refused, port.dropped])),
+                    );
+                }
             }
             // They stay what they were.
             Err(error) => tracing::debug!(%error, "connections are not counted for a scrape"),
@@ -106,6 +120,10 @@ async fn metrics(State(content): Shared) -> Response {
             answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot render metrics\n")
         }
     }
+}
+
+fn labels(port: &CountedPort) -> PortLabels {
+    [&port.namespace, &port.name, &port.port, &port.protocol].map(String::clone)
 }
 
 async fn slis(State(content): Shared) -> Response {

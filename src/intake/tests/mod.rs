@@ -7,7 +7,7 @@ mod slices;
 
 use super::*;
 use crate::model::{
-    Algorithm, Description, EndpointSlice, Family, Node, Protocol, Service, ServiceType,
+    Algorithm, Description, EndpointSlice, Family, Limits, Node, Protocol, Service, ServiceType,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -67,6 +67,25 @@ fn weights_and_sizes_of_tables() {
 }
 
 #[test]
+fn limits() {
+    let with = |limits: &str| {
+        let annotations = json!({"nft.kube-proxy/limits": limits});
+        read_service(Options::default(), json!({"metadata": {"annotations": annotations}}))
+    };
+    let (value, problems) = with("new-per-second=20, burst=40, open=100");
+    let expected = Limits { new_per_second: 20, burst: 40, open: Some(100) };
+    assert_eq!((value.unwrap().limits, problems), (Some(expected), Vec::new()));
+    let (value, problems) = with("open=0");
+    assert_eq!(value.unwrap().limits, None);
+    assert_eq!(
+        problems,
+        [
+            "Service default/web: metadata.annotations[nft.kube-proxy/limits]: \"0\" is no number from 1 to 1000000"
+        ]
+    );
+}
+
+#[test]
 fn balancing() {
     let with = |annotations: Value| {
         read_service(Options::default(), json!({"metadata": {"annotations": annotations}}))

@@ -3,7 +3,7 @@
 use crate::kernel::netlink::{Answer, Error as NetlinkError};
 use netlink_packet_core::DecodeError;
 use nft_table::netlink::{Batch, EncodeError};
-use nft_table::{BaseChain, Key, Operation, Transaction, text};
+use nft_table::{BaseChain, Key, Operation, Rule, Statement, Transaction, text};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -203,6 +203,15 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// The module for the limits that a rule sets; it looks into the set that was added for it.
+fn limiting_module(rule: &Rule) -> Option<&'static str> {
+    rule.statements.iter().find_map(|statement| match statement {
+        Statement::RateOver { .. } => Some("nft_limit"),
+        Statement::ConnectionsOver { .. } => Some("nft_connlimit"),
+        _ => None,
+    })
+}
+
 impl Refusal {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
@@ -374,9 +383,11 @@ fn missing_module(
             let base = chain.base.as_ref()?;
             unsupported.then(|| chain_module(*base))
         }
-        Operation::AddRule { .. } => {
+        Operation::AddRule { rule, .. } => {
             let expression = expression?;
             match expression {
+                // What it does for each key.
+                "dynset" => limiting_module(rule).map(str::to_owned),
                 "fib" => Some("nft_fib_inet".to_owned()),
                 "reject" => Some("nft_reject_inet".to_owned()),
                 "counter" | "ct" | "hash" | "masq" | "nat" | "numgen" => {

@@ -98,14 +98,14 @@ fn sets() -> Vec<Set> {
         name: name.into(),
         key: key.to_vec(),
         data,
-        flags: SetFlags { interval, dynamic: false },
+        flags: SetFlags { interval, dynamic: false, timeout: false },
         type_of: None,
         size: None,
         counter: false,
     };
     let backend = || SetData::Fields(vec![Ipv4Address, InetService]);
     let mut dynamic = set("dynamic", &[Ipv4Address], backend(), false);
-    dynamic.flags.dynamic = true;
+    dynamic.flags = SetFlags { interval: false, dynamic: true, timeout: true };
     dynamic.size = Some(65_535);
     vec![
         set("members", &[Ipv4Address], SetData::None, false),

@@ -275,7 +275,7 @@ impl SetName {
             name: self.nft(),
             key: [start, rest].concat(),
             data,
-            flags: SetFlags { interval, dynamic: false },
+            flags: SetFlags { interval, dynamic: false, timeout: false },
             type_of: is_slots.then(|| (self.slot_key(Expression::Random(2)), self.endpoint())),
             size: None,
             counter: counting.counts(self.kind),

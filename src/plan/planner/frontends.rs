@@ -130,6 +130,7 @@ impl Planner {
                         draining: [cluster.draining, local.draining],
                         hairpin: selection.hairpin,
                         affinity: service.affinity,
+                        limits: service.limits,
                         serving,
                         reset_gone,
                         frontends,

@@ -45,6 +45,8 @@ pub enum Dispute {
 pub struct Counts {
     /// Services that are served.
     pub services: usize,
+    /// Those of them that limit clients.
+    pub limited_services: usize,
     /// Endpoints in all slices, whatever their conditions.
     pub endpoints: usize,
     /// Frontends that a Service wants and an older one has.
@@ -69,8 +71,8 @@ struct Entry {
     plans: Vec<PortPlan>,
     /// It is held, and nothing is known of what it was: planned as if it were not there.
     absent: bool,
-    /// It is counted as served.
-    counted: bool,
+    /// It is counted as served, and as limited.
+    counted: [bool; 2],
 }
 
 impl Entry {
@@ -357,9 +359,13 @@ impl Planner {
             }
             let Some(entry) = self.services.get_mut(&name) else { continue };
             self.effects.note(&name, entry.active(), &before, &plans);
-            let is_served = entry.active().is_some();
-            self.counts.services += usize::from(is_served);
-            self.counts.services -= usize::from(std::mem::replace(&mut entry.counted, is_served));
+            let is_limited = entry.active().is_some_and(|service| service.limits.is_some());
+            let is_counted = [entry.active().is_some(), is_limited];
+            let was_counted = std::mem::replace(&mut entry.counted, is_counted);
+            let counts = [&mut self.counts.services, &mut self.counts.limited_services];
+            for ((count, is), was) in counts.into_iter().zip(is_counted).zip(was_counted) {
+                *count = *count + usize::from(is) - usize::from(was);
+            }
             entry.plans = plans;
             self.note_health_check(&name);
             // Some of its ports may be left for a later turn.

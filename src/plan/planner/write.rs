@@ -187,6 +187,7 @@ fn is_same_head(
     (before.route, before.masquerade) == (after.route, after.masquerade)
         && before.allowed_sources.is_some() == after.allowed_sources.is_some()
         && old.affinity.is_some() == new.affinity.is_some()
+        && old.limits.is_some() == new.limits.is_some()
         && old.algorithm == new.algorithm
         && (old.cluster.len(), old.local.len()) == (new.cluster.len(), new.local.len())
 }

@@ -18,7 +18,8 @@ pub fn set(table: &str, set: &Set, id: u32) -> Vec<SetAttribute> {
     flags.set(SetFlags::Map, set.is_map());
     flags.set(SetFlags::Interval, set.flags.interval);
     flags.set(SetFlags::Concat, set.is_concatenated_interval());
-    flags.set(SetFlags::Timeout | SetFlags::Eval, set.flags.dynamic);
+    flags.set(SetFlags::Eval, set.flags.dynamic);
+    flags.set(SetFlags::Timeout, set.flags.timeout);
     let mut attributes = vec![
         SetAttribute::Table(table.to_owned()),
         SetAttribute::Name(set.name.to_string()),

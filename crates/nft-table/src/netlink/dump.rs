@@ -113,7 +113,8 @@ fn declared(
         data,
         flags: SetFlags {
             interval: flags & set_number::INTERVAL != 0,
-            dynamic: flags & set_number::DYNAMIC == set_number::DYNAMIC,
+            dynamic: flags & set_number::DYNAMIC != 0,
+            timeout: flags & set_number::EXPIRING != 0,
         },
         type_of,
         size,
@@ -126,6 +127,7 @@ fn declared(
         (set.flags.interval, set_number::INTERVAL),
         (set.is_concatenated_interval(), set_number::CONCATENATION),
         (set.flags.dynamic, set_number::DYNAMIC),
+        (set.flags.timeout, set_number::EXPIRING),
     ] {
         expected |= if is_set { flag } else { 0 };
     }

@@ -5,10 +5,11 @@
 //! out: the byte order conversion of `meta l4proto` for lookups in concatenated intervals, which
 //! converts half a 16-bit word, that is nothing.
 
+use super::numbers::rule::{EXPRESSION_DATA, EXPRESSION_NAME};
 use super::numbers::{self, ct, meta, verdict};
 use crate::{Constant, DataType, Expression, Family, Hash, Reject, Rule, Statement, Verdict};
 use ipnet::IpNet;
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
     Lookup, Meta, MetaKey, Operator, Payload, Register, Verdict as VerdictCode, VerdictAttribute,
@@ -146,6 +147,13 @@ impl Compiler {
             }
             Statement::Update { map, key, data, timeout_seconds } => {
                 self.update(map, key, data, *timeout_seconds);
+            }
+            Statement::RateOver { set, key, per_second, burst, timeout_seconds } => {
+                let limit = rate_over(*per_second, *burst);
+                self.with_expression(set, key, Some(*timeout_seconds), limit);
+            }
+            Statement::ConnectionsOver { set, key, most } => {
+                self.with_expression(set, key, None, connections_over(*most));
             }
             Statement::Counter => self.push(other("counter", Vec::new())),
             Statement::Masquerade => {
@@ -358,23 +366,38 @@ impl Compiler {
 
     /// The key goes to the first registers, the data to the next 128-bit register.
     fn update(&mut self, map: &str, key: &[Expression], data: &[Expression], seconds: u64) {
-        /// `NFTA_DYNSET_*`, `NFT_DYNSET_OP_UPDATE`
-        const SET_NAME: u16 = 1;
-        const OP: u16 = 3;
-        const SREG_KEY: u16 = 4;
-        const SREG_DATA: u16 = 5;
-        const TIMEOUT: u16 = 6;
-        const UPDATE: u32 = 1;
+        use dynset::{OP, SET_NAME, SREG_DATA, SREG_KEY, UPDATE};
         let data_word = self.load_key(key, 0).next_multiple_of(4);
         self.load_key(data, data_word);
-        let milliseconds = seconds.saturating_mul(1000);
         let attributes = vec![
             string(SET_NAME, map),
             number(OP, UPDATE),
             number(SREG_KEY, register(0).into()),
             number(SREG_DATA, register(data_word).into()),
-            DefaultNla::new(TIMEOUT, milliseconds.to_be_bytes().to_vec()),
+            dynset::timeout(seconds),
         ];
+        self.push(other("dynset", attributes));
+    }
+
+    /// Adds a key with an expression of its own, which goes on counting where the key is there; the rule goes on where
+    /// that expression does.
+    fn with_expression(
+        &mut self,
+        set: &str,
+        key: &[Expression],
+        timeout_seconds: Option<u64>,
+        expression: Vec<u8>,
+    ) {
+        use dynset::{ADD, EXPRESSION, OP, SET_NAME, SREG_KEY, UPDATE};
+        self.load_key(key, 0);
+        let operation = if timeout_seconds.is_some() { UPDATE } else { ADD };
+        let mut attributes = vec![
+            string(SET_NAME, set),
+            number(OP, operation),
+            number(SREG_KEY, register(0).into()),
+        ];
+        attributes.extend(timeout_seconds.map(dynset::timeout));
+        attributes.push(DefaultNla::new(EXPRESSION | NLA_F_NESTED, expression));
         self.push(other("dynset", attributes));
     }
 
@@ -399,6 +422,68 @@ impl Compiler {
         attributes.extend(code.map(|code| DefaultNla::new(ICMP_CODE, vec![code])));
         self.push(other("reject", attributes));
     }
+}
+
+/// `NFTA_DYNSET_*`, `NFT_DYNSET_OP_*`
+mod dynset {
+    use netlink_packet_core::DefaultNla;
+
+    pub const SET_NAME: u16 = 1;
+    pub const OP: u16 = 3;
+    pub const SREG_KEY: u16 = 4;
+    pub const SREG_DATA: u16 = 5;
+    const TIMEOUT: u16 = 6;
+    pub const EXPRESSION: u16 = 7;
+    pub const ADD: u32 = 0;
+    pub const UPDATE: u32 = 1;
+
+    /// How long an element stays.
+    pub fn timeout(seconds: u64) -> DefaultNla {
+        let milliseconds = seconds.saturating_mul(1000);
+        DefaultNla::new(TIMEOUT, milliseconds.to_be_bytes().to_vec())
+    }
+}
+
+/// `limit rate over N/second burst M packets`
+fn rate_over(per_second: u32, burst: u32) -> Vec<u8> {
+    /// `NFTA_LIMIT_*`, `NFT_LIMIT_PKTS`, `NFT_LIMIT_F_INV`
+    const RATE: u16 = 1;
+    const UNIT: u16 = 2;
+    const BURST: u16 = 3;
+    const TYPE: u16 = 4;
+    const FLAGS: u16 = 5;
+    const PACKETS: u32 = 0;
+    const OVER: u32 = 1;
+    let long = |kind, value: u64| DefaultNla::new(kind, value.to_be_bytes().to_vec());
+    let attributes = [
+        long(RATE, per_second.into()),
+        // Seconds.
+        long(UNIT, 1),
+        number(BURST, burst),
+        number(TYPE, PACKETS),
+        number(FLAGS, OVER),
+    ];
+    nested("limit", &attributes)
+}
+
+/// `ct count over N`
+fn connections_over(most: u32) -> Vec<u8> {
+    /// `NFTA_CONNLIMIT_*`, `NFT_CONNLIMIT_F_INV`
+    const COUNT: u16 = 1;
+    const FLAGS: u16 = 2;
+    const OVER: u32 = 1;
+    nested("connlimit", &[number(COUNT, most), number(FLAGS, OVER)])
+}
+
+/// An expression inside of another one.
+fn nested(name: &str, attributes: &[DefaultNla]) -> Vec<u8> {
+    let emit = |attributes: &[DefaultNla]| {
+        let mut bytes = vec![0; attributes.buffer_len()];
+        attributes.emit(&mut bytes);
+        bytes
+    };
+    let data = DefaultNla::new(EXPRESSION_DATA | NLA_F_NESTED, emit(attributes));
+    emit(&[string(EXPRESSION_NAME, name), data])
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -150,8 +150,10 @@ pub mod set {
     pub const INTERVAL: u32 = 0x4;
     /// `NFT_SET_MAP`
     pub const MAP: u32 = 0x8;
-    /// `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`
-    pub const DYNAMIC: u32 = 0x10 | 0x20;
+    /// `NFT_SET_TIMEOUT`
+    pub const EXPIRING: u32 = 0x10;
+    /// `NFT_SET_EVAL`
+    pub const DYNAMIC: u32 = 0x20;
     /// `NFT_SET_CONCAT`
     pub const CONCATENATION: u32 = 0x80;
 }

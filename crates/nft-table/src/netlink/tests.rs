@@ -20,7 +20,7 @@ fn set(key: &[DataType], data: SetData, interval: bool) -> Set {
         name: "s".into(),
         key: key.to_vec(),
         data,
-        flags: SetFlags { interval, dynamic: false },
+        flags: SetFlags { interval, dynamic: false, timeout: false },
         type_of: None,
         size: None,
         counter: false,
@@ -104,7 +104,7 @@ fn expressions(statements: Vec<Statement>) -> Vec<String> {
 fn clients() -> Set {
     use DataType::{InetService, Ipv4Address};
     Set {
-        flags: SetFlags { interval: false, dynamic: true },
+        flags: SetFlags { interval: false, dynamic: true, timeout: true },
         size: Some(100),
         ..set(&[Ipv4Address], SetData::Fields(vec![Ipv4Address, InetService]), false)
     }

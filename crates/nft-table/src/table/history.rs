@@ -135,7 +135,7 @@ impl State {
             name: set_name(number).into(),
             key: vec![DataType::Ipv4Address],
             data,
-            flags: SetFlags { interval, dynamic: false },
+            flags: SetFlags { interval, dynamic: false, timeout: false },
             type_of: None,
             size: None,
             counter: false,

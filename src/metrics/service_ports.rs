@@ -1,4 +1,5 @@
-//! Connections that the kernel has counted, where it does (`--count-connections`).
+//! What the kernel has counted of Service ports: connections, where it does (`--count-connections`), and refusals of
+//! clients that were over a limit.
 
 use super::register::Register;
 use prometheus::{IntCounter, IntCounterVec};
@@ -8,81 +9,103 @@ use std::sync::{Mutex, PoisonError};
 /// So many Service ports have series of their own: those that had connections first. The others are one.
 const PORTS: usize = 1000;
 
-/// `served`, `refused`, `dropped`.
-pub type Counts = [u64; OUTCOMES.len()];
-
-const OUTCOMES: [&str; 3] = ["served", "refused", "dropped"];
-
 /// A Service port, by what stands in labels: namespace, name, port, protocol.
 pub type PortLabels = [String; 4];
 
-pub struct Connections {
-    connections: IntCounterVec,
-    ports: Mutex<Ports>,
+/// Counters of each Service port, one for each of N values of a label.
+pub struct ServicePorts<const N: usize> {
+    counters: IntCounterVec,
+    values: [&'static str; N],
+    ports: Mutex<Ports<N>>,
 }
 
-#[derive(Default)]
-struct Ports {
-    known: HashMap<PortLabels, Known>,
+struct Ports<const N: usize> {
+    known: HashMap<PortLabels, Known<N>>,
     /// How many have series of their own.
     listed: usize,
 }
 
-struct Known {
-    seen: Counts,
+struct Known<const N: usize> {
+    seen: [u64; N],
     /// None: it is among the others.
-    series: Option<[IntCounter; OUTCOMES.len()]>,
+    series: Option<[IntCounter; N]>,
 }
 
-impl Connections {
-    pub(super) fn new(register: &Register) -> Self {
-        Connections {
-            connections: register.counters(
-                "kubeproxy_service_connections_total",
-                "New connections to Service ports, with --count-connections; those beyond 1000 ports have empty labels",
-                &["namespace", "service", "port", "protocol", "outcome"],
-            ),
-            ports: Mutex::default(),
+/// Connections by what becomes of them.
+pub(super) fn connections(register: &Register) -> ServicePorts<3> {
+    ServicePorts::new(
+        register,
+        "kubeproxy_service_connections_total",
+        "New connections to Service ports, with --count-connections; those beyond 1000 ports have empty labels",
+        "outcome",
+        ["served", "refused", "dropped"],
+    )
+}
+
+/// Connections that were refused, by the limit that the client was over.
+pub(super) fn over_limits(register: &Register) -> ServicePorts<2> {
+    ServicePorts::new(
+        register,
+        "kubeproxy_service_over_limit_total",
+        "New connections that were refused because a client was over a limit of the Service; those beyond 1000 ports have empty labels",
+        "limit",
+        ["new-per-second", "open"],
+    )
+}
+
+impl<const N: usize> ServicePorts<N> {
+    fn new(
+        register: &Register,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: [&'static str; N],
+    ) -> ServicePorts<N> {
+        let labels = ["namespace", "service", "port", "protocol", label];
+        ServicePorts {
+            counters: register.counters(name, help, &labels),
+            values,
+            ports: Mutex::new(Ports { known: HashMap::new(), listed: 0 }),
         }
     }
 
     /// What the kernel has counted by now, for all ports of which it has counted anything.
-    pub fn update(&self, counted: impl IntoIterator<Item = (PortLabels, Counts)>) {
-        let counted: HashMap<PortLabels, Counts> = counted.into_iter().collect();
+    pub fn update(&self, counted: impl IntoIterator<Item = (PortLabels, [u64; N])>) {
+        let counted: HashMap<PortLabels, [u64; N]> = counted.into_iter().collect();
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         let Ports { known, listed } = &mut *ports;
         // First, for they make room.
         let gone = known.extract_if(|labels, _| !counted.contains_key(labels));
         for (labels, _) in gone.filter(|(_, port)| port.series.is_some()) {
             *listed -= 1;
-            for outcome in OUTCOMES {
-                let _ = self.connections.remove_label_values(&with(&labels, outcome));
+            for value in self.values {
+                let _ = self.counters.remove_label_values(&with(&labels, value));
             }
         }
         for (labels, counts) in counted {
             let port = known.entry(labels).or_insert_with_key(|labels| {
                 let is_listed = *listed < PORTS;
                 *listed += usize::from(is_listed);
-                Known { seen: Counts::default(), series: is_listed.then(|| self.series(labels)) }
+                Known { seen: [0; N], series: is_listed.then(|| self.series(labels)) }
             });
             let others = port.series.is_none().then(|| self.series(&PortLabels::default()));
             let series = port.series.as_ref().or(others.as_ref());
-            for (outcome, counter) in series.into_iter().flatten().enumerate() {
-                // Where a frontend is gone, what it had counted is gone with it.
-                counter.inc_by(counts[outcome].saturating_sub(port.seen[outcome]));
+            for (place, counter) in series.into_iter().flatten().enumerate() {
+                // Where a frontend or a rule is gone, what it had counted is gone with it.
+                counter.inc_by(counts[place].saturating_sub(port.seen[place]));
             }
             port.seen = counts;
         }
     }
 
-    fn series(&self, labels: &PortLabels) -> [IntCounter; OUTCOMES.len()] {
-        OUTCOMES.map(|outcome| self.connections.with_label_values(&with(labels, outcome)))
+    fn series(&self, labels: &PortLabels) -> [IntCounter; N] {
+        self.values.map(|value| self.counters.with_label_values(&with(labels, value)))
     }
 }
 
-fn with<'a>(labels: &'a PortLabels, outcome: &'a str) -> [&'a str; 5] {
+fn with<'a>(labels: &'a PortLabels, value: &'a str) -> [&'a str; 5] {
     let [namespace, service, port, protocol] = labels;
-    [namespace, service, port, protocol, outcome]
+    [namespace, service, port, protocol, value]
 }
 
 #[cfg(test)]
