@@ -3,6 +3,7 @@
 //! For a machine of its own: it unloads modules, and hides their files. `vm-tests/run` has loaded those that other tests
 //! need.
 
+use nft_table::Family;
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeSet;
 use std::fs;
@@ -59,6 +60,26 @@ fn file(module: &str) -> Option<PathBuf> {
     path.is_absolute().then_some(path)
 }
 
+/// A module that is missing for as long as this is there.
+struct Hidden {
+    file: PathBuf,
+    away: PathBuf,
+}
+
+impl Hidden {
+    fn new(file: PathBuf) -> Hidden {
+        let away = file.with_extension("away");
+        fs::rename(&file, &away).expect("hide the module");
+        Hidden { file, away }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        fs::rename(&self.away, &self.file).expect("show the module");
+    }
+}
+
 /// What the program says when it cannot start, in a network namespace of its own.
 fn refusal() -> String {
     let manifests = Manifests::new();
@@ -85,12 +106,38 @@ fn modules_are_loaded_or_named() {
         endpoints("web").port("", "TCP", PORT).on(&lab, &["b"]),
     ]);
     unload_all();
+    let vip = |number, family| std::net::SocketAddr::new(cluster_ip(number, family), 80);
     let running = Program::start(&lab, &manifests, None);
-    for family in nft_table::Family::BOTH {
-        let vip = std::net::SocketAddr::new(cluster_ip(10, family), 80);
-        assert_eq!(lab.from("a").tcp(vip).endpoint(), "b");
+    for family in Family::BOTH {
+        assert_eq!(lab.from("a").tcp(vip(10, family)).endpoint(), "b");
     }
     drop(running);
+
+    // What only some Services need harms no others.
+    manifests.apply(objects![
+        service("limited").cluster_ip(11).tcp(80).annotation("nft.kube-proxy/limits", "open=5"),
+        endpoints("limited").port("", "TCP", PORT).on(&lab, &["b"]),
+        service("hashed")
+            .cluster_ip(12)
+            .tcp(80)
+            .annotation("nft.kube-proxy/balancing", "hash-flow"),
+        endpoints("hashed").port("", "TCP", PORT).on(&lab, &["b"]),
+    ]);
+    for (module, number) in [("nft_limit", 11), ("nft_connlimit", 11), ("nft_hash", 12)] {
+        let Some(file) = file(module) else {
+            println!("{module}: no module of this kernel");
+            continue;
+        };
+        unload_all();
+        let hidden = Hidden::new(file);
+        let running = Program::start(&lab, &manifests, None);
+        println!("{module}: {}", running.log());
+        assert!(running.log().contains(module), "{module} is not named: {}", running.log());
+        for other in [10, 11, 12].into_iter().filter(|other| *other != number) {
+            assert_eq!(lab.from("a").tcp(vip(other, Family::V4)).endpoint(), "b");
+        }
+        drop((running, hidden));
+    }
     drop(lab);
 
     for module in NEEDED {
@@ -99,13 +146,12 @@ fn modules_are_loaded_or_named() {
             continue;
         };
         unload_all();
-        let away = file.with_extension("away");
-        fs::rename(&file, &away).expect("hide the module");
+        let hidden = Hidden::new(file);
         let said = refusal();
         println!("{module}: {said}");
         assert!(said.contains(module), "{module} is not named: {said}");
         assert!(said.lines().count() < 8, "{said}");
-        fs::rename(&away, &file).expect("show the module");
+        drop(hidden);
     }
 
     unload_all();

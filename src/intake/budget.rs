@@ -15,8 +15,7 @@ pub const FRONTENDS: usize = 10_000;
 /// ranges of a family with every change of one (`nft_pipapo_commit`).
 pub const RANGES: usize = 2_048;
 
-/// Ports with session affinity at most, and with limits. For each of them the kernel sets a megabyte or two aside, for
-/// the clients to come.
+/// Ports with session affinity at most, and with limits: of each of them the kernel keeps up to 65,535 clients.
 pub const CLIENT_PORTS: usize = 64;
 
 /// Cuts a Service to what it may ask for. ClusterIPs stay longest, then load balancer addresses, then external ones;

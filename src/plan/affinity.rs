@@ -21,7 +21,8 @@
 //! ```
 //!
 //! The timeout stands in the rule and not in the map, so that it can change without losing anybody.
-//! What the maps hold is the kernel's: endpoints that leave a list are purged by the engine.
+//! A map remembers as many clients as the kernel allows it ([`nft_table::DYNAMIC_SIZE`]); those beyond are balanced
+//! anew with each connection. What the maps hold is the kernel's: endpoints that leave a list are purged by the engine.
 
 use super::layout::{Kind, address_type, external_rules};
 use super::own::{self, Objects, Stage, base_name, name};
@@ -33,10 +34,6 @@ use nft_table::{
     Chain, Constant, DataType, Expression, Key, Rule, Set, SetData, SetFlags, Statement, Verdict,
 };
 use std::sync::Arc;
-
-/// The most clients that a map remembers: the kernel's default for dynamic sets. Clients beyond that
-/// are balanced anew with each connection.
-const CLIENTS_MAX: u32 = 65_535;
 
 /// What names begin with.
 const AFFINITY: &str = "affinity";
@@ -156,7 +153,7 @@ fn dynamic_map(name: Arc<str>, family: Family) -> Set {
         data: SetData::Fields(vec![address_type(family), DataType::InetService]),
         flags: SetFlags { interval: false, dynamic: true, timeout: true },
         type_of: Some((vec![Expression::SourceAddress(family)], chosen_endpoint(family))),
-        size: Some(CLIENTS_MAX),
+        size: None,
         counter: false,
     }
 }

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Elements keep the limit with which they began, so other limits are other sets. Where a set is full, those that are
-//! not in it are not limited.
+//! not in it are not limited ([`nft_table::DYNAMIC_SIZE`]).
 
 use super::layout::{Kind, REJECT, address_type};
 use super::own::{Objects, Stage, base_name, chain, name};
@@ -32,9 +32,6 @@ use crate::model::{Limits, ObjectName};
 use nft_table::{Chain, Expression, Rule, Set, SetData, SetFlags, Statement, Verdict};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// The most clients that are counted: the kernel's default for dynamic sets.
-const CLIENTS_MAX: u32 = 65_535;
 
 /// What names begin with.
 const LIMITS: &str = "limits";
@@ -122,7 +119,7 @@ fn dynamic_set(name: Arc<str>, plan: &PortPlan, timeout: bool) -> Set {
         data: SetData::None,
         flags: SetFlags { interval: false, dynamic: true, timeout },
         type_of: None,
-        size: Some(CLIENTS_MAX),
+        size: None,
         counter: false,
     }
 }

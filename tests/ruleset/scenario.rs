@@ -215,7 +215,7 @@ pub fn affinity(table: &mut Table, family: Family, name: &str) {
         data: SetData::Fields(vec![address, DataType::InetService]),
         flags: SetFlags { interval: false, dynamic: true, timeout: true },
         type_of: Some((vec![Expression::SourceAddress(family)], data.clone())),
-        size: Some(65_535),
+        size: None,
         counter: false,
     };
     table.add_set(map_declaration).unwrap();

@@ -40,7 +40,8 @@ pub use expression::{Constant, Expression, Hash, Hashed};
 pub use family::Family;
 pub use rule::{Reject, Rule, Statement, Verdict};
 pub use set::{
-    Count, Data, Key, KeyBuilder, Lifetime, Set, SetData, SetFlags, Value, VerdictElement,
+    Count, DYNAMIC_SIZE, Data, Key, KeyBuilder, Lifetime, Set, SetData, SetFlags, Value,
+    VerdictElement,
 };
 pub use shape::ShapeError;
 pub use table::{SetId, Snapshot, SnapshotSet, Table, TableError};

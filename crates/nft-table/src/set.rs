@@ -20,6 +20,10 @@ pub enum SetData {
     Fields(Vec<DataType>),
 }
 
+/// The most elements of a dynamic set that is declared without a size (`nft_dynset_init` in
+/// `net/netfilter/nft_dynset.c`). The kernel shows it as if it had been declared, and so does the text of a table.
+pub const DYNAMIC_SIZE: u32 = 65_535;
+
 /// Flags of a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetFlags {
@@ -47,8 +51,9 @@ pub struct Set {
     /// For sets that are declared with `typeof`: the expressions of key and data. nft needs them
     /// where a field has no type name, as a slot number.
     pub type_of: Option<(Vec<Expression>, Vec<Expression>)>,
-    /// `size`: the most elements that it takes. A dynamic set must have one (the kernel's default for
-    /// those is 65,535).
+    /// `size`: the most elements that it takes. None: as many as there is memory for; in a dynamic set
+    /// [`DYNAMIC_SIZE`]. With a size of its own the kernel sets memory aside for so many at once, 32 bytes for each
+    /// (`nft_rhash_estimate`, `rhashtable_init` in the kernel), and without one as they come.
     pub size: Option<u32>,
     /// `counter`: each element counts the packets that find it (Linux 5.7). What a range has counted begins at 0
     /// again when it is replaced.

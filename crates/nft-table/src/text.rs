@@ -6,7 +6,7 @@ use super::{
     BaseChain, Chain, Constant, Count, DataType, Expression, Hook, Key, Lifetime, Operation,
     Ownership, Reject, Rule, Set, SetData, SetFlags, Statement, Table, Value, Verdict,
 };
-use crate::Family;
+use crate::{DYNAMIC_SIZE, Family};
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -178,7 +178,7 @@ impl fmt::Display for Set {
                 writeln!(f, "\t\ttype {} : {}", types(&self.key), types(data))?;
             }
         }
-        if let Some(size) = self.size {
+        if let Some(size) = self.size.or(self.flags.dynamic.then_some(DYNAMIC_SIZE)) {
             writeln!(f, "\t\tsize {size}")?;
         }
         let SetFlags { interval, dynamic, timeout } = self.flags;

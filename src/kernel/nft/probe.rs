@@ -106,7 +106,6 @@ fn sets() -> Vec<Set> {
     let backend = || SetData::Fields(vec![Ipv4Address, InetService]);
     let mut dynamic = set("dynamic", &[Ipv4Address], backend(), false);
     dynamic.flags = SetFlags { interval: false, dynamic: true, timeout: true };
-    dynamic.size = Some(65_535);
     vec![
         set("members", &[Ipv4Address], SetData::None, false),
         set("ranges", &[Ipv4Address], SetData::None, true),

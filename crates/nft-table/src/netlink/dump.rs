@@ -5,8 +5,8 @@ use super::userdata;
 use super::walk::{self, attributes, string, walk};
 use crate::shape::Shape;
 use crate::{
-    BaseChain, ChainType, Count, Data, DataType, Hook, Key, Lifetime, Set, SetData, SetFlags,
-    Value, Verdict, VerdictElement,
+    BaseChain, ChainType, Count, DYNAMIC_SIZE, Data, DataType, Hook, Key, Lifetime, Set, SetData,
+    SetFlags, Value, Verdict, VerdictElement,
 };
 use hashbrown::HashSet;
 use netlink_packet_core::DecodeError;
@@ -117,7 +117,7 @@ fn declared(
             timeout: flags & set_number::EXPIRING != 0,
         },
         type_of,
-        size,
+        size: size.filter(|size| flags & set_number::DYNAMIC == 0 || *size != DYNAMIC_SIZE),
         counter: false,
     };
     // Nothing may be set that the declaration does not say.
