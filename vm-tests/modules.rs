@@ -112,6 +112,9 @@ fn modules_are_loaded_or_named() {
         assert_eq!(lab.from("a").tcp(vip(10, family)).endpoint(), "b");
     }
     drop(running);
+    // What is there keeps its modules.
+    let delete_table = || lab.nft(&["delete", "table", "inet", "kube-proxy"]);
+    delete_table();
 
     // What only some Services need harms no others.
     manifests.apply(objects![
@@ -137,6 +140,7 @@ fn modules_are_loaded_or_named() {
             assert_eq!(lab.from("a").tcp(vip(other, Family::V4)).endpoint(), "b");
         }
         drop((running, hidden));
+        delete_table();
     }
     drop(lab);
 

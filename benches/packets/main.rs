@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench packets -- [--sizes 1,1000,10000,50000] [--upstream 1,1000,10000] [--counted 1000] [--balanced 100]
-//!                                [--rows TEXT,...] [--passes 4]
+//!                                [--least 1000] [--rows TEXT,...] [--passes 4]
 //! ```
 //!
 //! `make bench-packets ARGUMENTS='--sizes 1,1000 --upstream 1,1000 --passes 2'` takes three minutes.
@@ -42,7 +42,7 @@ use nix::unistd::Pid;
 use node::Node;
 use report::Report;
 use rows::{Row, Source};
-use rules::Rules;
+use rules::{Looks, Rules};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,6 +53,7 @@ struct Arguments {
     counted: Vec<usize>,
     /// Sizes at which ours chooses endpoints in other ways as well. Tables for hashes are large.
     balanced: Vec<usize>,
+    least: Vec<usize>,
     /// Rows whose names hold one of these; all when empty.
     rows: Vec<String>,
     passes: usize,
@@ -68,6 +69,7 @@ impl Arguments {
             upstream: vec![1, 1000, 10_000],
             counted: vec![1000],
             balanced: vec![100],
+            least: vec![1000],
             rows: Vec::new(),
             passes: 4,
         };
@@ -81,6 +83,7 @@ impl Arguments {
                 "--sizes" => arguments.sizes = numbers(),
                 "--upstream" => arguments.upstream = numbers(),
                 "--counted" => arguments.counted = numbers(),
+                "--least" => arguments.least = numbers(),
                 "--balanced" => arguments.balanced = numbers(),
                 "--rows" => arguments.rows = list.map(str::to_owned).collect(),
                 "--passes" => arguments.passes = numbers()[0],
@@ -130,6 +133,9 @@ fn nodes(arguments: &Arguments) -> Option<Vec<Node>> {
     all.extend(arguments.counted.iter().copied().map(Rules::ByEndpoint));
     for algorithm in Algorithm::ALL {
         all.extend(arguments.balanced.iter().map(|size| Rules::By(algorithm, *size)));
+    }
+    for looks in [Looks::One, Looks::Two] {
+        all.extend(arguments.least.iter().map(|size| Rules::Least(looks, *size)));
     }
     for limits in rules::LIMITS {
         all.extend(arguments.balanced.iter().map(|size| Rules::Limited(limits, *size)));

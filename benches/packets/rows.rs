@@ -64,7 +64,14 @@ impl Row {
 
     /// Without rules nobody refuses.
     pub fn can_be_measured_with(self, rules: Rules) -> bool {
-        self != Row::NoEndpoints || !matches!(rules, Rules::Nothing | Rules::Conntrack)
+        match rules {
+            Rules::Nothing | Rules::Conntrack => self != Row::NoEndpoints,
+            Rules::Least(..) => matches!(
+                self,
+                Row::ClusterIp | Row::NoService | Row::Established | Row::EstablishedNoService
+            ),
+            _ => true,
+        }
     }
 
     /// Are its flows opened once and for all?

@@ -28,9 +28,20 @@ pub enum Rules {
     ByEndpoint(usize),
     /// Ours, choosing endpoints otherwise.
     By(Algorithm, usize),
+    /// The least that a table of so many Services could have, written by hand: one look to choose an endpoint, or two as
+    /// ours has them, and one rule that masquerades.
+    Least(Looks, usize),
     /// Ours, where all Services have limits that nobody reaches: what they are, and how many Services.
     Limited(&'static str, usize),
     Upstream(usize),
+}
+
+/// In how many maps a packet is looked up before it has an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Looks {
+    /// Only where all Services have as many endpoints.
+    One,
+    Two,
 }
 
 /// Limits for [`Rules::Limited`]. All flows of a source are open ones of one client, so the second is measured at its
@@ -61,6 +72,7 @@ impl Rules {
             Rules::By(algorithm, size) => {
                 ours(node, size, &[&format!("--balancing={}", algorithm.name())], None);
             }
+            Rules::Least(looks, size) => load(&node.lab.node().namespace, &least(looks, size)),
             Rules::Limited(limits, size) => ours(node, size, &[], Some(limits)),
             Rules::Upstream(size) => upstream(node, size, tools.expect("build-tools ran")),
         }
@@ -110,6 +122,45 @@ table inet by-hand {{
 "
     );
     load(&node.lab.node().namespace, &ruleset);
+}
+
+/// A table that serves ClusterIPs and nothing else.
+fn least(looks: Looks, size: usize) -> String {
+    let mut text = "table inet least {\n".to_owned();
+    for (digit, ip, family, pods) in
+        [(4, "ip", Family::V4, "10.244.0.0/16"), (6, "ip6", Family::V6, "fd00:10:244::/56")]
+    {
+        let vips = (0..size).map(|number| services::other_ip(number, family));
+        let vips: Vec<_> = std::iter::once(lab::cluster_ip(PLAIN, family)).chain(vips).collect();
+        let (mut frontends, mut slots) = (Vec::new(), Vec::new());
+        for vip in vips {
+            for protocol in ["tcp", "udp"] {
+                frontends.push(format!("{vip} . {protocol} . {PORT} : goto balance{digit}"));
+                slots.extend((0..services::ENDPOINTS).map(|slot| {
+                    let to = endpoint(slot, family);
+                    format!("{vip} . {protocol} . {PORT} . {slot} : {to} . {ENDPOINT_PORT}")
+                }));
+            }
+        }
+        let (frontends, slots) = (frontends.join(", "), slots.join(", "));
+        let key = format!("{ip} daddr . meta l4proto . th dport");
+        let random = format!("numgen random mod {}", services::ENDPOINTS);
+        let dnat = format!("dnat {ip} to {key} . {random} map @slots{digit}");
+        let entrance = match looks {
+            Looks::One => dnat.clone(),
+            Looks::Two => format!("{key} vmap @frontends{digit}"),
+        };
+        text += &format!(
+            "map slots{digit} {{ typeof {key} . {random} : {ip} daddr . th dport; elements = {{ {slots} }}; }}
+chain balance{digit} {{ {dnat}; }}
+map frontends{digit} {{ typeof {key} : verdict; elements = {{ {frontends} }}; }}
+chain prerouting {{ type nat hook prerouting priority -100; {entrance}; }}
+chain output {{ type nat hook output priority -100; {entrance}; }}
+chain postrouting {{ type nat hook postrouting priority 100; ct status dnat {ip} saddr != {pods} masquerade; }}
+"
+        );
+    }
+    text + "}\n"
 }
 
 /// What both proxies are configured to.
@@ -206,6 +257,8 @@ impl fmt::Display for Rules {
             Rules::ByService(size) => write!(f, "counted by Service, {size}"),
             Rules::ByEndpoint(size) => write!(f, "counted by endpoint, {size}"),
             Rules::By(algorithm, size) => write!(f, "{}, {size}", algorithm.name()),
+            Rules::Least(Looks::One, size) => write!(f, "one look, {size}"),
+            Rules::Least(Looks::Two, size) => write!(f, "two looks, {size}"),
             Rules::Limited(limits, size) => write!(f, "{limits}, {size}"),
             Rules::Upstream(size) => write!(f, "upstream, {size}"),
         }

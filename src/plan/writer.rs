@@ -341,36 +341,69 @@ impl Writer {
     /// Deletes the chains and sets that nothing leads to.
     pub fn delete_unused(&mut self) {
         self.table.delete_unused();
+        self.drop_unused(true);
+    }
+
+    /// Forgets the chains and sets that nothing leads to and that the kernel has never had. It may have refused them.
+    pub fn drop_unwritten(&mut self) {
+        while self.drop_unused(false) {}
+    }
+
+    /// Removes what nothing leads to; unless `all`, only what the kernel does not have. Whether it was anything: what that
+    /// led to goes the next time.
+    fn drop_unused(&mut self, all: bool) -> bool {
+        let mut dropped = false;
         for chain in std::mem::take(&mut self.idle) {
-            if chain.kind.follows_use() {
+            if chain.kind.follows_use() && all {
                 self.rules_are_stale = true;
-                continue;
+            } else if chain.kind.follows_use() || !(all || self.is_new(&chain.to_string())) {
+                self.idle.insert(chain);
+            } else {
+                self.table.remove_chain(&chain.to_string());
+                chain.leads_to().for_each(|next| self.leave_chain(next));
+                dropped = true;
             }
-            self.table.remove_chain(&chain.to_string());
-            // What it led to becomes idle in turn and goes the next time.
-            chain.leads_to().for_each(|next| self.leave_chain(next));
         }
         for name in std::mem::take(&mut self.retired_chains) {
+            if !all && !self.is_new(&name) {
+                self.retired_chains.insert(name);
+                continue;
+            }
             let before = self.table.chain(&name).map(led_to).unwrap_or_default();
             self.table.remove_chain(&name);
             before.into_iter().for_each(|chain| self.leave_chain(chain));
+            dropped = true;
         }
         for name in std::mem::take(&mut self.retired_sets) {
-            if let Some(id) = self.table.set_id(&name) {
-                self.table.remove_set(id);
+            match self.table.set_id(&name) {
+                Some(id) if !all && self.table.is_set_written(id) => {
+                    self.retired_sets.insert(name);
+                }
+                Some(id) => {
+                    self.table.remove_set(id);
+                    dropped = true;
+                }
+                None => {}
             }
         }
         for set in std::mem::take(&mut self.empty_slots) {
             let Some(id) = self.sets.get(set).filter(|_| self.is_empty(set)) else { continue };
             // Chains that became idle just now go the next time.
             let mut chains = self.chain_uses.keys().chain(&self.idle);
-            if chains.any(|chain| chain.map() == Some(set)) {
+            let is_used = chains.any(|chain| chain.map() == Some(set));
+            if is_used || !all && self.table.is_set_written(id) {
                 self.empty_slots.insert(set);
             } else {
                 self.remove_set(set, id);
+                dropped = true;
             }
         }
         self.write_rules();
+        dropped
+    }
+
+    fn is_new(&self, chain: &str) -> bool {
+        !self.table.is_chain_written(chain)
     }
 
     /// Whether a set is there and has elements.

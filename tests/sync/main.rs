@@ -2,5 +2,6 @@
 
 mod counts;
 mod histories;
+mod missing_modules;
 mod refusals;
 mod world;

@@ -31,6 +31,7 @@ pub struct FakeKernel {
     generation: u32,
     commits: usize,
     refused: BTreeMap<(String, Key), i32>,
+    missing_modules: Vec<&'static str>,
     failures: Vec<Error>,
     port: u32,
     next_handle: u64,
@@ -55,6 +56,7 @@ impl Default for FakeKernel {
             generation: 0,
             commits: 0,
             refused: BTreeMap::new(),
+            missing_modules: Vec::new(),
             failures: Vec::new(),
             port: 1,
             next_handle: 0,
@@ -111,6 +113,11 @@ impl FakeKernel {
     /// From now on refuses an element of a set with an errno.
     pub fn refuse(&mut self, set: &str, key: Key, errno: i32) {
         self.refused.insert((set.to_owned(), key), errno);
+    }
+
+    /// From now on has not these modules: `nft_hash`, `nft_limit`, `nft_connlimit`.
+    pub fn lack(&mut self, modules: &[&'static str]) {
+        self.missing_modules = modules.to_vec();
     }
 
     /// From now on refuses only what is wrong.
@@ -353,6 +360,7 @@ impl FakeKernel {
             next_handle: self.next_handle,
             counts: &transaction.counts,
             refused: &self.refused,
+            missing_modules: &self.missing_modules,
             refusals: Vec::new(),
         };
         for operation in &transaction.operations {

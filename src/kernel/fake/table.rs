@@ -1,7 +1,10 @@
 //! A table of the kernel in memory, and what transactions do to it.
 
-use crate::kernel::nft::Refusal;
-use nft_table::{Chain, Count, Counts, Key, Lifetime, Operation, Ownership, Rule, Set, Value};
+use crate::kernel::nft::{Cause, Refusal};
+use nft_table::{
+    Chain, Count, Counts, Expression, Key, Lifetime, Operation, Ownership, Rule, Set, Statement,
+    Value,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -34,6 +37,7 @@ pub(super) struct Attempt<'a> {
     /// What elements have counted already.
     pub counts: &'a Counts,
     pub refused: &'a BTreeMap<(String, Key), i32>,
+    pub missing_modules: &'a [&'static str],
     /// Elements that are there in some table are not refused.
     pub there: &'a [(&'a Key, &'a Value)],
     pub refusals: Vec<Refusal>,
@@ -48,6 +52,13 @@ impl Attempt<'_> {
         let owner = self.table.as_ref().and_then(|table| table.owner);
         if owner.is_some_and(|owner| owner != self.port) {
             return self.refuse(operation, None, libc::EPERM);
+        }
+        if let Operation::AddRule { rule, .. } = operation
+            && let Some(module) = self.lacks_module_of(rule)
+        {
+            let cause = Cause::MissingFeature { module: module.to_owned() };
+            let refusal = Refusal::new(self.name, operation, None, libc::ENOENT);
+            return self.refusals.push(Refusal { cause, ..refusal });
         }
         match (operation, &mut self.table) {
             (Operation::AddTable(ownership), _) => {
@@ -86,6 +97,20 @@ impl Attempt<'_> {
                 }
             }
         }
+    }
+
+    fn lacks_module_of(&self, rule: &Rule) -> Option<&'static str> {
+        let needed = |module: &str| {
+            rule.statements.iter().any(|statement| match statement {
+                Statement::Dnat { key, .. } => {
+                    module == "nft_hash" && matches!(key.last(), Some(Expression::Hash(_)))
+                }
+                Statement::RateOver { .. } => module == "nft_limit",
+                Statement::ConnectionsOver { .. } => module == "nft_connlimit",
+                _ => false,
+            })
+        };
+        self.missing_modules.iter().copied().find(|module| needed(module))
     }
 
     fn add_table(&mut self, ownership: Ownership) -> Result<(), i32> {

@@ -216,6 +216,8 @@ impl Refusal {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self.errno {
+            // It will not be there when all is known.
+            _ if matches!(self.cause, Cause::MissingFeature { .. }) => Fault::Content,
             libc::ENOMEM
             | libc::ENOBUFS
             | libc::EINTR

@@ -7,7 +7,8 @@
 
 use super::{Entry, Planner};
 use crate::model::{EndpointSlice, ObjectName, Service};
-use crate::plan::layout::{SetKind, SetName};
+use crate::plan::layout::{Balancing, SetKind, SetName};
+use crate::plan::{PortPlan, own};
 use hashbrown::HashSet;
 use nft_table::{Key, Value};
 use std::collections::BTreeMap;
@@ -135,6 +136,25 @@ impl Planner {
         };
         suspects.sort_unstable();
         suspects
+    }
+
+    /// The Services for which there is a chain, where it is there only because they ask for something that not all do: an
+    /// algorithm, limits, session affinity.
+    pub fn users_of(&self, chain: &str) -> Vec<ObjectName> {
+        let shared = Balancing::parse(chain);
+        let uses = |name: &ObjectName, plan: &PortPlan| match shared {
+            Some(shared) => shared.algorithm.is_hash() && plan.algorithm == shared.algorithm,
+            None if own::has_objects(plan) => {
+                let objects = own::objects(name, plan, self.pods());
+                objects.chains.iter().any(|there| *there.name == *chain)
+            }
+            None => false,
+        };
+        let services = self.services.iter();
+        let users = services.filter(|(name, entry)| entry.plans.iter().any(|p| uses(name, p)));
+        let mut users: Vec<ObjectName> = users.map(|(name, _)| name.clone()).collect();
+        users.sort_unstable();
+        users
     }
 
     /// The kernel may have what is planned, or a part of it.

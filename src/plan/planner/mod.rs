@@ -411,6 +411,11 @@ impl Planner {
         self.writer.delete_unused();
     }
 
+    /// Forgets the chains and sets that nothing leads to and that the kernel has never had.
+    pub fn drop_unwritten(&mut self) {
+        self.writer.drop_unwritten();
+    }
+
     /// Affinity maps that may remember endpoints which are gone, each with the endpoints that may
     /// stay.
     pub fn take_purges(&mut self) -> BTreeMap<Arc<str>, Vec<Backend>> {

@@ -1,16 +1,39 @@
 //! Whom a refusal is about.
 
 use super::Engine;
-use crate::kernel::nft::{Error, Kernel};
+use crate::kernel::nft::{Cause, Error, Kernel, Refusal};
 use crate::model::ObjectName;
+use std::collections::BTreeSet;
 
 impl<K: Kernel> Engine<K> {
-    /// Holds the Service that a refusal is about, and returns it; None: it is none alone.
-    pub(super) fn hold_culprit(&mut self, error: &Error) -> Option<ObjectName> {
-        let owner = self.owner(error).filter(|owner| self.planner.hold(owner));
-        let culprit = owner.or_else(|| self.search().filter(|found| self.planner.hold(found)));
+    /// Holds the Services that a refusal is about, and returns them; none: it is not about some of them alone.
+    pub(super) fn hold_culprits(&mut self, error: &Error) -> Vec<ObjectName> {
+        let mut culprits = self.users_of_what_is_missing(error);
+        culprits.retain(|user| self.planner.hold(user));
+        if culprits.is_empty() {
+            culprits.extend(self.owner(error).filter(|owner| self.planner.hold(owner)));
+        }
+        if culprits.is_empty() {
+            culprits.extend(self.search().filter(|found| self.planner.hold(found)));
+        }
+        self.plan();
+        culprits
+    }
+
+    /// Plans, and does not write for nobody what the kernel may have refused.
+    fn plan(&mut self) {
         self.planner.plan();
-        culprit
+        self.planner.drop_unwritten();
+    }
+
+    /// All Services that ask for what the kernel has no module for. One alone would not be enough.
+    fn users_of_what_is_missing(&self, error: &Error) -> Vec<ObjectName> {
+        let is_missing = |refusal: &&Refusal| matches!(refusal.cause, Cause::MissingFeature { .. });
+        let missing = error.refusals().iter().filter(is_missing);
+        let chains: BTreeSet<&str> =
+            missing.filter_map(|refusal| refusal.chain.as_deref()).collect();
+        let users = chains.into_iter().flat_map(|chain| self.planner.users_of(chain));
+        users.collect::<BTreeSet<ObjectName>>().into_iter().collect()
     }
 
     /// The Service that the refused element belongs to.
@@ -52,7 +75,7 @@ impl<K: Kernel> Engine<K> {
         for service in all() {
             self.planner.hold(service);
         }
-        self.planner.plan();
+        self.plan();
         let result = self.kernel.trial(&self.planner.table().changes());
         all().for_each(|service| self.planner.release(service));
         self.planner.plan();

@@ -277,13 +277,18 @@ impl<K: Kernel> Engine<K> {
                 // A part of it may have been taken, which has to be known before anything else is planned.
                 self.look()?;
             }
-            let Some(service) = self.hold_culprit(&error) else { return Err(error) };
-            let wait = self.quarantine.add(service.clone(), Instant::now());
-            tracing::error!(
-                "Service {service} stays as it was for {}, because the kernel refuses it: {error}",
-                humantime::format_duration(wait)
-            );
-            committed.refused.push((service.clone(), error.to_string()));
+            let culprits = self.hold_culprits(&error);
+            if culprits.is_empty() {
+                return Err(error);
+            }
+            for service in culprits {
+                let wait = self.quarantine.add(service.clone(), Instant::now());
+                tracing::error!(
+                    "Service {service} stays as it was for {}, because the kernel refuses it: {error}",
+                    humantime::format_duration(wait)
+                );
+                committed.refused.push((service, error.to_string()));
+            }
         }
         Err(Error::TooMany(REFUSALS_MAX))
     }

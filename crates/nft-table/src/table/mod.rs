@@ -315,6 +315,19 @@ impl Table {
         self.chains.get(name)
     }
 
+    /// Whether the kernel has a chain of this name, as far as is believed, whatever its rules are.
+    pub fn is_chain_written(&self, name: &str) -> bool {
+        match self.touched_chains.get(name) {
+            Some(there) => there.base().is_some(),
+            None => self.chains.contains_key(name),
+        }
+    }
+
+    /// Whether the kernel has a set, as far as is believed.
+    pub fn is_set_written(&self, id: SetId) -> bool {
+        self.state(id).is_some_and(|state| !state.new)
+    }
+
     /// All chains, in the order in which they were added.
     pub fn chains(&self) -> Vec<&Chain> {
         let mut chains: Vec<&Chain> = self.chains.values().collect();
