@@ -91,7 +91,10 @@ pub fn explain(
             if let Some((plan, planned)) = found.planned {
                 answer.expected = planner.expected(plan, planned);
                 answer.over_chain = over_chain(&found.inspected.service.name, plan);
-                answer.in_use = [&plan.cluster[..], &plan.local, &plan.serving].concat();
+                answer.in_use = [&plan.cluster[..], &plan.local].concat();
+                if plan.protocol == Protocol::Udp {
+                    answer.in_use.extend(&plan.flows_stay);
+                }
             }
         }
         None => answer.explanation.notes = frontend::nobody(planner, is_local, question),

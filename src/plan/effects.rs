@@ -92,12 +92,14 @@ impl Effects {
             if new.protocol == Protocol::Udp && old != Some(new) {
                 let known = |frontend| {
                     old.is_some_and(|old| {
-                        old.serving == new.serving && old.find(&frontend).is_some()
+                        old.flows_stay == new.flows_stay && old.find(&frontend).is_some()
                     })
                 };
                 let changed = new.frontends.iter().map(|planned| planned.frontend);
                 self.stale_flows.extend(
-                    changed.filter(|frontend| !known(*frontend)).map(|f| (f, new.serving.clone())),
+                    changed
+                        .filter(|frontend| !known(*frontend))
+                        .map(|f| (f, new.flows_stay.clone())),
                 );
             }
             if new.protocol != Protocol::Udp {
@@ -120,13 +122,13 @@ impl Effects {
     /// Connections to endpoints that are in no slice any more, where they are to be reset.
     fn note_gone(&mut self, old: Option<&PortPlan>, new: &PortPlan) {
         let Some(old) =
-            old.filter(|old| old.reset_gone && new.reset_gone && old.serving != new.serving)
+            old.filter(|old| old.reset_gone && new.reset_gone && old.flows_stay != new.flows_stay)
         else {
             return;
         };
         let is_in = |list: &[Backend], one: &Backend| list.binary_search(one).is_ok();
         let gone: Vec<Backend> =
-            old.serving.iter().filter(|one| !is_in(&new.serving, one)).copied().collect();
+            old.flows_stay.iter().filter(|one| !is_in(&new.flows_stay, one)).copied().collect();
         for planned in &new.frontends {
             let Some(stale) = self.stale_flows.get_mut(&planned.frontend) else {
                 if !gone.is_empty() {
@@ -135,7 +137,7 @@ impl Effects {
                 continue;
             };
             // One that is back is not gone.
-            stale.retain(|one| !is_in(&new.serving, one));
+            stale.retain(|one| !is_in(&new.flows_stay, one));
             stale.extend(&gone);
         }
     }
@@ -146,7 +148,7 @@ impl Effects {
         for frontend in frontends {
             let stale = self.stale_flows.entry(frontend).or_default();
             if plan.protocol == Protocol::Udp {
-                stale.clone_from(&plan.serving);
+                stale.clone_from(&plan.flows_stay);
             }
         }
     }

@@ -130,7 +130,7 @@ mod tests {
             affinity: None,
             limits: None,
             algorithm: Algorithm::Random,
-            serving: Vec::new(),
+            flows_stay: Vec::new(),
             reset_gone: false,
         }
     }

@@ -127,9 +127,9 @@ pub struct PortPlan {
     pub affinity: Option<Duration>,
     /// How many connections a client may have.
     pub limits: Option<Limits>,
-    /// For UDP: all endpoints that serve, sorted; flows to others are stale. For TCP, where connections to endpoints that
-    /// are gone are to be reset: all that there are, whether they serve or not.
-    pub serving: Vec<Backend>,
+    /// The endpoints to which flows may go on, sorted; those to others are stale. For UDP all that serve; for TCP, where
+    /// connections to endpoints that are gone are to be reset, all that there are. Empty where flows are left alone.
+    pub flows_stay: Vec<Backend>,
     /// TCP connections to endpoints that are gone are to be reset.
     pub reset_gone: bool,
 }

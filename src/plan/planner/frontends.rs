@@ -114,7 +114,7 @@ impl Planner {
                     ];
                     let reset_gone = port.protocol == Protocol::Tcp
                         && service.reset_gone.unwrap_or(self.settings.reset_gone);
-                    let serving = match port.protocol {
+                    let flows_stay = match port.protocol {
                         Protocol::Udp => selection.serving,
                         Protocol::Tcp if reset_gone => selection.listed,
                         Protocol::Tcp | Protocol::Sctp => Vec::new(),
@@ -131,7 +131,7 @@ impl Planner {
                         hairpin: selection.hairpin,
                         affinity: service.affinity,
                         limits: service.limits,
-                        serving,
+                        flows_stay,
                         reset_gone,
                         frontends,
                     };
