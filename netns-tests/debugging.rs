@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use test_support::lab::{Lab, cluster_ip};
+use test_support::lab::{Lab, Outcome, cluster_ip};
 use test_support::proxy::{
     Endpoints, Manifests, Program, Service, endpoints, node, objects, program, service,
 };
@@ -36,7 +36,7 @@ struct Scenario {
 
 const NOTHING: fn(&Lab, &Manifests) = |_, _| {};
 
-const SCENARIOS: [Scenario; 11] = [
+const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "nothing is ready",
         objects: |lab| {
@@ -97,6 +97,19 @@ const SCENARIOS: [Scenario; 11] = [
         },
         command: &["explain", "default/cart", "--from", "10.244.0.12"],
         then: NOTHING,
+    },
+    Scenario {
+        name: "limits",
+        objects: |lab| {
+            let cart = shop("cart").annotation("nft.kube-proxy/limits", "open=1");
+            objects![node(), cart, pods("cart").on(lab, &["c"])]
+        },
+        command: &["explain", "10.96.0.10:80", "--from", "198.51.100.11"],
+        then: |lab, _| {
+            let target = at(cluster_ip(10, Family::V4), 80);
+            let _open = lab.from("client").connect(target);
+            (0..3).for_each(|_| assert_eq!(lab.from("client").tcp(target), Outcome::Reset));
+        },
     },
     Scenario {
         name: "session affinity",
