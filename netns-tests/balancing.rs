@@ -413,15 +413,21 @@ fn counted_by_pod(lab: &Lab, proxy: &Proxy<'_>) -> [f64; 3] {
 #[test]
 fn connections_to_endpoints_that_are_gone_are_reset_where_that_is_asked_for() {
     let Some(lab) = lab() else { return };
-    let config = json!({
-        "clusterCIDR": "10.244.0.0/16,fd00:10:244::/56",
-        "nodePortAddresses": ["192.0.2.0/24", "2001:db8::/64"],
-    });
-    for (asked, is_reset) in [(None, false), (Some("keep"), false), (Some("reset"), true)] {
+    let flags = [
+        "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56",
+        "--nodeport-addresses=192.0.2.0/24,2001:db8::/64",
+    ];
+    for (flag, asked, is_reset) in [
+        (None, None, false),
+        (None, Some("reset"), true),
+        (Some("--gone-endpoints=reset"), None, true),
+        (Some("--gone-endpoints=reset"), Some("keep"), false),
+    ] {
         let manifests = Manifests::new();
         let web = || asked.map_or(web("random"), |asked| web("random").annotation(GONE, asked));
         manifests.apply(objects![web(), ready(&lab, &["b"])]);
-        let mut program = Program::start(&lab, &manifests, Some(config.clone()));
+        let flags: Vec<&str> = flags.into_iter().chain(flag).collect();
+        let mut program = Program::start_with(&lab, &manifests, &flags);
         for family in Family::BOTH {
             for target in frontends(&lab, family) {
                 manifests.apply(ready(&lab, &["c"]));

@@ -101,6 +101,11 @@ fn random_service(random: &mut Random, number: u8) -> Service {
         let weights = *random.of(&["node/node=2, *=1", "node/node=1, *=0"]);
         made = made.annotation("nft.kube-proxy/weights", weights);
     }
+    if random.one_in(6) {
+        // Which nobody reaches.
+        let limits = *random.of(&["new-per-second=100000", "open=1000, new-per-second=100000"]);
+        made = made.annotation("nft.kube-proxy/limits", limits);
+    }
     made.created(&format!("20{:02}-01-01T00:00:00Z", random.below(30)))
 }
 
