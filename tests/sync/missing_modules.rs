@@ -72,6 +72,23 @@ fn all_who_ask_for_it_are_held_at_once_and_nobody_else() {
     }
 }
 
+/// Each Service is told what it is that it asked for.
+#[test]
+fn a_service_is_not_told_what_another_one_lacks() {
+    let mut kernel = FakeKernel::new();
+    kernel.lack(&["nft_hash", "nft_limit"]);
+    let mut engine = crate::world::engine(kernel);
+    for change in [asking(1, hashed), asking(2, limited), service(3)] {
+        engine.apply(change);
+    }
+    (1..4).for_each(|number| engine.apply(slice(number, &[number])));
+    let refused = engine.sync().unwrap().refused;
+    let [(first, hash), (second, limit)] = &refused[..] else { panic!("{refused:?}") };
+    assert_eq!([first.clone(), second.clone()][..], names(&[1, 2]));
+    assert!(hash.contains("nft_hash") && limit.contains("nft_limit"), "{refused:?}");
+    assert!(is_served(&mut engine, 3));
+}
+
 #[test]
 fn who_comes_to_ask_for_it_stays_what_it_was() {
     for ask in [hashed as fn(&mut Service), limited] {

@@ -3,18 +3,18 @@
 use super::Engine;
 use crate::kernel::nft::{Cause, Error, Kernel, Refusal};
 use crate::model::ObjectName;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 impl<K: Kernel> Engine<K> {
-    /// Holds the Services that a refusal is about, and returns them; none: it is not about some of them alone.
-    pub(super) fn hold_culprits(&mut self, error: &Error) -> Vec<ObjectName> {
+    /// Holds the Services that a refusal is about, and returns them, each with what is said of it; none: it is not about
+    /// some of them alone.
+    pub(super) fn hold_culprits(&mut self, error: &Error) -> Vec<(ObjectName, String)> {
         let mut culprits = self.users_of_what_is_missing(error);
-        culprits.retain(|user| self.planner.hold(user));
+        culprits.retain(|(user, _)| self.planner.hold(user));
         if culprits.is_empty() {
-            culprits.extend(self.owner(error).filter(|owner| self.planner.hold(owner)));
-        }
-        if culprits.is_empty() {
-            culprits.extend(self.search().filter(|found| self.planner.hold(found)));
+            let owner = self.owner(error).filter(|owner| self.planner.hold(owner));
+            let one = owner.or_else(|| self.search().filter(|found| self.planner.hold(found)));
+            culprits.extend(one.map(|one| (one, error.to_string())));
         }
         self.plan();
         culprits
@@ -27,13 +27,15 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// All Services that ask for what the kernel has no module for. One alone would not be enough.
-    fn users_of_what_is_missing(&self, error: &Error) -> Vec<ObjectName> {
+    fn users_of_what_is_missing(&self, error: &Error) -> Vec<(ObjectName, String)> {
         let is_missing = |refusal: &&Refusal| matches!(refusal.cause, Cause::MissingFeature { .. });
-        let missing = error.refusals().iter().filter(is_missing);
-        let chains: BTreeSet<&str> =
-            missing.filter_map(|refusal| refusal.chain.as_deref()).collect();
-        let users = chains.into_iter().flat_map(|chain| self.planner.users_of(chain));
-        users.collect::<BTreeSet<ObjectName>>().into_iter().collect()
+        let mut users = BTreeMap::new();
+        for refusal in error.refusals().iter().filter(is_missing) {
+            for user in refusal.chain.iter().flat_map(|chain| self.planner.users_of(chain)) {
+                users.entry(user).or_insert_with(|| refusal.to_string());
+            }
+        }
+        users.into_iter().collect()
     }
 
     /// The Service that the refused element belongs to.

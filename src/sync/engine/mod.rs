@@ -281,13 +281,13 @@ impl<K: Kernel> Engine<K> {
             if culprits.is_empty() {
                 return Err(error);
             }
-            for service in culprits {
+            for (service, reason) in culprits {
                 let wait = self.quarantine.add(service.clone(), Instant::now());
                 tracing::error!(
-                    "Service {service} stays as it was for {}, because the kernel refuses it: {error}",
+                    "Service {service} stays as it was for {}, because the kernel refuses it: {reason}",
                     humantime::format_duration(wait)
                 );
-                committed.refused.push((service, error.to_string()));
+                committed.refused.push((service, reason));
             }
         }
         Err(Error::TooMany(REFUSALS_MAX))
