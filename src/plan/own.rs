@@ -8,9 +8,9 @@ use nft_table::{Chain, Family, Key, Set};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// The longest name that the kernel takes is 255 bytes (`NFT_NAME_MAXLEN`); suffixes need some. With the names
+/// The longest name that the kernel takes is 255 bytes (`NFT_NAME_MAXLEN`); roles need up to 26 of them. With the names
 /// that an API server takes, of 63 bytes each, it is 206 at most.
-const BASE_MAX: usize = 230;
+const BASE_MAX: usize = 220;
 
 /// The objects of one Service port in one family.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -153,8 +153,18 @@ mod tests {
         prop_oneof![
             8 => prop::sample::select(words.to_vec()).prop_map(str::to_owned),
             1 => "[a-c/]{1,3}",
-            1 => prop::sample::select(vec![63, 64, 300]).prop_map(|len| "x".repeat(len)),
+            1 => prop::sample::select(vec![63, 64, 100, 200, 210, 300]).prop_map(|len| "x".repeat(len)),
         ]
+    }
+
+    /// The longest role.
+    const LONGEST: &str = "new-1000000-burst-1000000";
+
+    #[test]
+    fn every_role_fits() {
+        let kinds = Kind::ALL.into_iter().map(Kind::name);
+        let longest = kinds.chain([LONGEST, "local-endpoints"]).map(str::len).max().unwrap();
+        assert!(BASE_MAX + 1 + longest <= 255, "{longest}");
     }
 
     /// Where an operator looks for it.
@@ -191,11 +201,13 @@ mod tests {
                     .map(|name| name.to_string())
                     .chain([affinity::remember_chain(&service, &plan).to_string()])
                     .chain([super::name("limits", &service, &plan, "over").to_string()])
+                    .chain([super::name("limits", &service, &plan, LONGEST)]
+                        .map(|set| format!("set {set}")))
                     .chain(["cluster", "local", "local-endpoints"].map(|list| format!("map {base}/{list}")))
                     .collect();
                 for name in names {
                     let is_nft = |c: char| c.is_ascii_alphanumeric() || "-_./ ".contains(c);
-                    prop_assert!(name.len() < 256 && name.chars().all(is_nft), "{name:?}");
+                    prop_assert!(name.len() < "set ".len() + 256 && name.chars().all(is_nft), "{name:?}");
                     if let Some(other) = owners.insert(name.clone(), port.clone()) {
                         prop_assert!(false, "{name} is of {port:?} and of {other:?}");
                     }
