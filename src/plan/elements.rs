@@ -75,6 +75,13 @@ impl Targets {
     }
 }
 
+/// The kinds of balancing chains that a frontend may lead to: those of the cluster list, of the local list, and of
+/// external policy Local.
+pub fn kinds(frontend: &Frontend) -> [Kind; 3] {
+    let targets = Targets::of(frontend);
+    [targets.cluster, targets.local, targets.external_local]
+}
+
 /// The elements of a frontend apart from its slots and from the sources that may connect: where it leads, what is
 /// masqueraded, whether only some sources may connect. They change only with the Service or the number of its endpoints.
 pub fn head(

@@ -27,7 +27,7 @@
 
 use super::layout::{Kind, REJECT, address_type};
 use super::own::{Objects, Stage, base_name, chain, name};
-use super::{Frontend, PlannedFrontend, PortPlan, Route};
+use super::{PlannedFrontend, PortPlan, Route, elements};
 use crate::model::{Limits, ObjectName};
 use nft_table::{Chain, Expression, Rule, Set, SetData, SetFlags, Statement, Verdict};
 use std::collections::BTreeSet;
@@ -96,12 +96,7 @@ fn forgotten_after(limits: Limits) -> u64 {
 
 /// The kind of chain in which connections to a frontend begin; None where there is nothing to begin.
 fn begins(plan: &PortPlan, planned: &PlannedFrontend) -> Option<Kind> {
-    let [cluster, local, external] = match planned.frontend {
-        Frontend::Ip { .. } => [Kind::Cluster, Kind::Local, Kind::ExternalLocal],
-        Frontend::NodePort { .. } => {
-            [Kind::NodePortCluster, Kind::NodePortLocal, Kind::ExternalNodePortLocal]
-        }
-    };
+    let [cluster, local, external] = elements::kinds(&planned.frontend);
     match planned.route {
         Route::Cluster => Some(cluster),
         Route::Local => Some(local),

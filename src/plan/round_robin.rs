@@ -13,7 +13,7 @@
 use super::layout::{Kind, external_rules};
 use super::own::{self, name};
 use super::pods::Pods;
-use super::{Frontend, PlannedFrontend, PortPlan, Route};
+use super::{PlannedFrontend, PortPlan, Route, elements};
 use crate::model::{Algorithm, ObjectName};
 use nft_table::{Chain, Verdict};
 use std::collections::BTreeSet;
@@ -53,12 +53,7 @@ pub fn chains(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> 
 
 /// The kinds of chains that a frontend uses.
 fn kinds(plan: &PortPlan, planned: &PlannedFrontend) -> Vec<Kind> {
-    let [cluster, local, external] = match planned.frontend {
-        Frontend::Ip { .. } => [Kind::Cluster, Kind::Local, Kind::ExternalLocal],
-        Frontend::NodePort { .. } => {
-            [Kind::NodePortCluster, Kind::NodePortLocal, Kind::ExternalNodePortLocal]
-        }
-    };
+    let [cluster, local, external] = elements::kinds(&planned.frontend);
     let mut kinds = match planned.route {
         Route::Cluster => vec![cluster],
         Route::Local => vec![local],

@@ -389,7 +389,9 @@ fn missing_module(
             let expression = expression?;
             match expression {
                 // What it does for each key.
-                "dynset" => limiting_module(rule).map(str::to_owned),
+                "dynset" if limiting_module(rule).is_some() => {
+                    limiting_module(rule).map(str::to_owned)
+                }
                 "fib" => Some("nft_fib_inet".to_owned()),
                 "reject" => Some("nft_reject_inet".to_owned()),
                 "counter" | "ct" | "hash" | "masq" | "nat" | "numgen" => {
@@ -399,5 +401,30 @@ fn missing_module(
             }
         }
         _ => unsupported.then(|| "nf_tables".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nft_table::{Expression, Family};
+
+    #[test]
+    fn what_is_missing_of_dynamic_sets_is_named() {
+        let key = || vec![Expression::SourceAddress(Family::V4)];
+        let set = || Arc::from("set");
+        let update = Statement::Update { map: set(), key: key(), data: key(), timeout_seconds: 1 };
+        let open = Statement::ConnectionsOver { set: set(), key: key(), most: 1 };
+        for (statement, errno, expected) in [
+            (update.clone(), libc::EOPNOTSUPP, Some("nf_tables (expression dynset)")),
+            // The map may be what is not there.
+            (update, libc::ENOENT, None),
+            (open, libc::ENOENT, Some("nft_connlimit")),
+        ] {
+            let rule = Rule::new(vec![statement]);
+            let operation = Operation::AddRule { chain: "chain", rule: &rule };
+            let missing = missing_module(errno, Some(&operation), Some("dynset"));
+            assert_eq!(missing.as_deref(), expected, "{rule}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::dump::{self, ElementReader};
 use super::expressions::compile;
 use super::numbers::{element, message, rule as rule_number};
 use super::walk::{attributes, string};
-use super::{Batch, SnapshotChain, Subject, Writer, userdata};
+use super::{Batch, SnapshotChain, Subject, Writer, declarations, userdata};
 use crate::Family;
 use crate::example::example;
 use crate::{
@@ -108,6 +108,15 @@ fn clients() -> Set {
         size: Some(100),
         ..set(&[Ipv4Address], SetData::Fields(vec![Ipv4Address, InetService]), false)
     }
+}
+
+/// For a size that it is told the kernel sets memory aside at once.
+#[test]
+fn a_dynamic_set_without_a_size_is_declared_without_one() {
+    let declared = |set: &Set| format!("{:?}", declarations::set("t", set, 1));
+    assert!(declared(&clients()).contains("Size(100)"), "{}", declared(&clients()));
+    let without = Set { size: None, ..clients() };
+    assert!(!declared(&without).contains("Size("), "{}", declared(&without));
 }
 
 /// An element of that map and how long it stays, in milliseconds.
