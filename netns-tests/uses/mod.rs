@@ -192,7 +192,7 @@ fn node_ports() {
 fn external_ips() {
     comes_and_goes(&Kind {
         objects: |lab| objects![other().external_ip(8), other_on(lab, &["b", "c"])],
-        looks_into: &["external-services"],
+        looks_into: &["external-ips", "external-services"],
         shows: &["chain masquerade-always {", "chain masquerading# {"],
         served: |_, family| {
             HOSTS.map(|host| (host, at(external_ip(8, family), 80), &["b", "c"][..])).into()
@@ -208,7 +208,7 @@ fn external_policy_local() {
             let other = local("externalTrafficPolicy", other().load_balancer(8, None));
             objects![other, other_on(lab, &["b", "c"])]
         },
-        looks_into: &["short-circuit-services", "local-endpoints", "external-services"],
+        looks_into: &["short-circuit-services", "local-endpoints", "external-ips"],
         shows: &["chain external-local#-1 {", "chain short-circuit# {"],
         served: |_, family| {
             let vip = at(external_ip(8, family), 80);
@@ -272,7 +272,7 @@ fn session_affinity() {
             let other = other().spec("sessionAffinity", json!("ClientIP"));
             objects![other, other_on(lab, &["node", "c"])]
         },
-        looks_into: &["remember-services"],
+        looks_into: &["affinity-ips", "remember-services"],
         shows: &["chain nat-input {", "map affinity#-default/other/tcp/tcp/cluster {"],
         served: |_, family| {
             HOSTS.map(|host| (host, at(cluster_ip(20, family), 80), &["node", "c"][..])).into()

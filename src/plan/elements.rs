@@ -127,17 +127,11 @@ pub fn head(
     };
     let comment = comment(service, plan, &planned.frontend);
     elements.push((set(targets.frontends), key(), Value::verdict(verdict, Some(comment))));
-    let has_backends = match planned.route {
-        Route::Cluster => cluster,
-        Route::Local => local,
-        Route::ExternalLocal => cluster || local,
-        Route::Reject | Route::Drop => false,
-    };
-    if plan.affinity.is_some() && has_backends {
+    if is_remembered(plan, planned) {
         let remember = Verdict::Jump(affinity::remember_chain(service, plan));
         elements.push((set(targets.remember), key(), Value::verdict(remember, None)));
     }
-    if has_backends {
+    if has_backends(plan, planned) {
         let masquerade = match planned.masquerade {
             Masquerade::BySource => None,
             Masquerade::Always => Some(names.masquerade_always.clone()),
@@ -151,6 +145,40 @@ pub fn head(
         elements.push((set(SetKind::RestrictedServices), key(), Value::Member));
     }
     elements
+}
+
+fn has_backends(plan: &PortPlan, planned: &PlannedFrontend) -> bool {
+    match planned.route {
+        Route::Cluster => !plan.cluster.is_empty(),
+        Route::Local => !plan.local.is_empty(),
+        Route::ExternalLocal => !plan.cluster.is_empty() || !plan.local.is_empty(),
+        Route::Reject | Route::Drop => false,
+    }
+}
+
+/// Whether it is written down which endpoint a client got.
+fn is_remembered(plan: &PortPlan, planned: &PlannedFrontend) -> bool {
+    plan.affinity.is_some() && has_backends(plan, planned)
+}
+
+/// The sets of addresses that a frontend's address is in, as that of others may be. They change only with what [`head`]
+/// says, too.
+pub fn address_sets(
+    plan: &PortPlan,
+    planned: &PlannedFrontend,
+) -> impl Iterator<Item = (SetName, Key)> + use<> {
+    let is_external = planned.masquerade != Masquerade::BySource;
+    let kinds = [
+        (SetKind::ClusterIps, !is_external),
+        (SetKind::AffinityIps, is_remembered(plan, planned)),
+        (SetKind::ExternalIps, is_external && has_backends(plan, planned)),
+    ];
+    let family = plan.family;
+    planned.frontend.address().into_iter().flat_map(move |address| {
+        let wanted = kinds.into_iter().filter(|(_, is_in)| *is_in);
+        let key = Key::builder().address(address).build();
+        wanted.map(move |(kind, _)| (SetName::new(kind, family), key.clone()))
+    })
 }
 
 /// The sets in which [`head`] puts elements of a frontend.

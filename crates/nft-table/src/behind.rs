@@ -3,8 +3,9 @@
 //! elements of after.
 //!
 //! So where a key comes to lead elsewhere, a packet that was led the old way needs what lies there: its slots, and what
-//! other maps have for the key. And where a key ceases to be a member of a set, a packet that found it there needs the
-//! ranges that are asked for next. All that goes in a transaction of its own, when nothing leads to it any more.
+//! other maps have for the key, with the key's address where that is a member of a set, which may be asked before those
+//! maps. And where a key ceases to be a member of a set, a packet that found it there needs the ranges that are asked for
+//! next. All that goes in a transaction of its own, when nothing leads to it any more.
 
 use crate::{DataType, Key, Operation, Set, SetData, Transaction};
 use std::collections::HashSet;
@@ -74,6 +75,8 @@ struct Changes<'a> {
     stay: HashSet<Start<'a>>,
     /// Keys that lose all their slots in a map.
     lose_slots: HashSet<(&'a str, Start<'a>)>,
+    /// The first fields of the keys whose verdicts go last.
+    asked_first: HashSet<Start<'a>>,
 }
 
 impl<'a> Changes<'a> {
@@ -83,6 +86,7 @@ impl<'a> Changes<'a> {
             growing: HashSet::new(),
             stay: HashSet::new(),
             lose_slots: HashSet::new(),
+            asked_first: HashSet::new(),
         };
         for operation in &transaction.operations {
             if let Operation::AddElements { set, elements } = operation {
@@ -106,13 +110,25 @@ impl<'a> Changes<'a> {
             }
         }
         changes.stay.extend(no_members.difference(&gone));
+        for (set, key) in deleted(transaction) {
+            let is_verdict = set.data == SetData::Verdict && set.key.len() > 1;
+            if is_verdict && changes.is_behind(set, key) {
+                changes.asked_first.extend(key.get(..set.key[0].padded_len()));
+            }
+        }
         changes
     }
 
     /// Whether an element that is deleted has to be there until the end.
     fn is_behind(&self, set: &Set, key: &'a [u8]) -> bool {
+        if self.added.contains(&(&*set.name, key)) {
+            return false;
+        }
+        if set.data == SetData::None && self.asked_first.contains(key) {
+            return true;
+        }
         let start = start(set, key);
-        if !self.stay.contains(start) || self.added.contains(&(&*set.name, key)) {
+        if !self.stay.contains(start) {
             return false;
         }
         match set.data {
@@ -226,6 +242,36 @@ mod tests {
         table.remove(other, &frontend(1).build());
         table.remove(other, &frontend(2).build());
         assert_eq!(deleted_by_stage(&table), [2, 1]);
+    }
+
+    #[test]
+    fn so_does_its_address_in_sets_that_may_be_asked_before() {
+        let Example { mut table, frontends, .. } = committed();
+        let other = crate::Set { name: "other".into(), ..table.set(frontends).unwrap().clone() };
+        let addresses = crate::Set {
+            name: "addresses".into(),
+            key: vec![DataType::Ipv4Address],
+            data: SetData::None,
+            ..other.clone()
+        };
+        let [other, addresses] = [other, addresses].map(|set| table.add_set(set).unwrap());
+        let address = |number: u32| {
+            Key::builder().address(Ipv4Addr::from(0x0a60_0000 + number).into()).build()
+        };
+        for number in [1, 2] {
+            table.insert(other, frontend(number).build(), goto("refuse")).unwrap();
+            table.insert(addresses, address(number), Value::Member).unwrap();
+        }
+        table.committed();
+        table.insert(frontends, frontend(1).build(), goto("refuse")).unwrap();
+        for number in [1, 2] {
+            table.remove(other, &frontend(number).build());
+            table.remove(addresses, &address(number));
+        }
+        assert_eq!(deleted_by_stage(&table), [3, 2]);
+        // One that comes back is not deleted.
+        table.insert(addresses, address(1), Value::Member).unwrap();
+        assert_eq!(deleted_by_stage(&table), [3, 1]);
     }
 
     #[test]

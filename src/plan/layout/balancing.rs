@@ -266,21 +266,24 @@ impl Balancing {
 ///
 /// ```text
 /// ip saddr 10.244.0.0/16 goto short-circuit4
+/// iif 0 goto short-circuit4
 /// fib saddr type local goto short-circuit4
 /// goto local4-2
 /// ```
+///
+/// What the node sends has come in by no interface; the routing table is asked about the rest only.
 pub fn external_rules(family: Family, pods: &Pods, outside: Verdict) -> Vec<Rule> {
     let verdict = |verdict| Statement::Verdict(verdict);
     let short_circuit = Balancing::single(Kind::ShortCircuit, family).to_string();
     let short_circuit = || verdict(Verdict::Goto(short_circuit.as_str().into()));
-    let node = Statement::Match {
-        expression: Expression::SourceAddressType,
-        constant: Constant::TypeLocal,
-        negated: false,
-    };
-    let from_pods = pods.source(family).map(|pods| vec![pods, short_circuit()]);
-    let rules = [from_pods, Some(vec![node, short_circuit()]), Some(vec![verdict(outside)])];
-    rules.into_iter().flatten().map(Rule::new).collect()
+    let is = |expression, constant| Statement::Match { expression, constant, negated: false };
+    let node = [
+        is(Expression::InputInterfaceIndex, Constant::NoInterface),
+        is(Expression::SourceAddressType, Constant::TypeLocal),
+    ];
+    let inside = pods.source(family).into_iter().chain(node);
+    let inside = inside.map(|source| Rule::new(vec![source, short_circuit()]));
+    inside.chain([Rule::new(vec![verdict(outside)])]).collect()
 }
 
 #[cfg(test)]

@@ -69,10 +69,7 @@ pub fn chains(uses: &Uses) -> Vec<Chain> {
     let is_external = |family| external.iter().any(|kind| uses.has(*kind, family));
     if Family::BOTH.into_iter().any(is_external) {
         chains.push(Chain::regular(MASQUERADE_ALWAYS, vec![rule([Statement::Masquerade])]));
-        let hairpin = Family::BOTH.into_iter().flat_map(|family| Rules { uses, family }.hairpin());
-        let from_node = rule([source_is_local(), Statement::Masquerade]);
-        let rules = hairpin.chain([from_node]).collect();
-        chains.push(Chain::regular(MASQUERADE_FROM_NODE, rules));
+        chains.push(Chain::regular(MASQUERADE_FROM_NODE, masquerade_from_node(uses)));
     }
     for family in Family::BOTH {
         let of_family = Rules { uses, family };
@@ -116,6 +113,22 @@ pub fn chains(uses: &Uses) -> Vec<Chain> {
     ];
     chains.push(at(NAT_POSTROUTING, rules.concat()));
     chains
+}
+
+/// The rules for frontends whose clients keep their address. Pods are let go before the routing table is asked.
+///
+/// ```text
+/// ip saddr . ip daddr @hairpin4 masquerade fully-random
+/// ip saddr 10.244.0.0/16 accept
+/// fib saddr type local masquerade fully-random
+/// ```
+fn masquerade_from_node(uses: &Uses) -> Vec<Rule> {
+    let hairpin = Family::BOTH.into_iter().flat_map(|family| Rules { uses, family }.hairpin());
+    let by_address = Family::BOTH.into_iter().filter(|family| uses.pods.network(*family).is_some());
+    let pods = by_address.filter_map(|family| uses.pods.source(family));
+    let pods = pods.map(|source| rule([source, verdict(Verdict::Accept)]));
+    let from_node = rule([source_is_local(), Statement::Masquerade]);
+    hairpin.chain(pods).chain([from_node]).collect()
 }
 
 /// What [`localhost_chain`] counts, in the order of its rules.
@@ -356,19 +369,25 @@ impl Rules<'_> {
     }
 
     /// ```text
-    /// meta l4proto { tcp, udp, sctp } ct original ip daddr . meta l4proto . ct original proto-dst vmap @remember-services4
+    /// ct original ip daddr @affinity-ips4 meta l4proto { tcp, udp, sctp } ct original ip daddr . meta l4proto . ct original proto-dst vmap @remember-services4
     /// ct original ip daddr @nodeport-ips4 meta l4proto { tcp, udp, sctp } meta l4proto . ct original proto-dst vmap @remember-nodeports4
     /// ```
     fn remember(&self) -> Vec<Rule> {
         self.by_original(SetKind::RememberServices, SetKind::RememberNodeports)
     }
 
-    /// Verdict maps that are asked for the original destination.
+    /// Verdict maps that are asked for the original destination. Whether an address is in one at all is asked first: all
+    /// flows that were translated come by, and most of them are in none.
     fn by_original(&self, by_address: SetKind, by_nodeport: SetKind) -> Vec<Rule> {
         let transports = || Statement::ProtocolIn(TRANSPORTS);
         let mut rules = Vec::new();
-        if self.has(by_address) {
-            rules.push(rule([transports(), self.vmap(self.original_vip(), by_address)]));
+        let addresses = by_address.addresses().filter(|addresses| self.has(*addresses));
+        if let Some(addresses) = addresses.filter(|_| self.has(by_address)) {
+            rules.push(rule([
+                self.in_set(self.original_daddr(), addresses),
+                transports(),
+                self.vmap(self.original_vip(), by_address),
+            ]));
         }
         if self.has(by_nodeport) {
             rules.extend(self.to_node(self.original_daddr()).map(|to_node| {
@@ -464,8 +483,8 @@ impl Rules<'_> {
     /// ports, so only what is known by its original destination is masqueraded.
     ///
     /// ```text
-    /// ... vmap @external-services4
-    /// ... vmap @external-nodeports4
+    /// ct original ip daddr @external-ips4 ... vmap @external-services4
+    /// ct original ip daddr @nodeport-ips4 ... vmap @external-nodeports4
     /// ```
     fn masquerading(&self) -> Vec<Rule> {
         self.by_original(SetKind::ExternalServices, SetKind::ExternalNodeports)

@@ -34,6 +34,10 @@ pub enum SetKind {
     NodeportLocalEndpoints,
     /// All ClusterIPs.
     ClusterIps,
+    /// The addresses in [`SetKind::RememberServices`]: what goes to others is not looked up there.
+    AffinityIps,
+    /// The addresses in [`SetKind::ExternalServices`]: what goes to others is not looked up there.
+    ExternalIps,
     /// The addresses that NodePorts answer on, one by one.
     NodeportIps,
     /// The networks that NodePorts answer on, where a whole network is local to this machine.
@@ -52,7 +56,7 @@ pub enum SetKind {
 
 impl SetKind {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [SetKind; 20] = [
+    pub const ALL: [SetKind; 22] = [
         SetKind::ServiceIps,
         SetKind::ServiceNodeports,
         SetKind::ShortCircuitServices,
@@ -66,6 +70,8 @@ impl SetKind {
         SetKind::LocalEndpoints,
         SetKind::NodeportLocalEndpoints,
         SetKind::ClusterIps,
+        SetKind::AffinityIps,
+        SetKind::ExternalIps,
         SetKind::NodeportIps,
         SetKind::NodeportNetworks,
         SetKind::ServiceCidrs,
@@ -83,6 +89,21 @@ impl SetKind {
         SetKind::NodeportLocalEndpoints,
     ];
 
+    /// Whether several frontends may want one of its elements, which stays as long as any of them does.
+    pub const fn is_shared(self) -> bool {
+        use SetKind::{AffinityIps, ClusterIps, ExternalIps, Hairpin};
+        matches!(self, ClusterIps | AffinityIps | ExternalIps | Hairpin)
+    }
+
+    /// The set of addresses that is asked before a map by address.
+    pub const fn addresses(self) -> Option<SetKind> {
+        match self {
+            SetKind::RememberServices => Some(SetKind::AffinityIps),
+            SetKind::ExternalServices => Some(SetKind::ExternalIps),
+            _ => None,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             SetKind::ServiceIps => "service-ips",
@@ -98,6 +119,8 @@ impl SetKind {
             SetKind::LocalEndpoints => "local-endpoints",
             SetKind::NodeportLocalEndpoints => "nodeport-local-endpoints",
             SetKind::ClusterIps => "cluster-ips",
+            SetKind::AffinityIps => "affinity-ips",
+            SetKind::ExternalIps => "external-ips",
             SetKind::NodeportIps => "nodeport-ips",
             SetKind::NodeportNetworks => "nodeport-networks",
             SetKind::ServiceCidrs => "service-cidrs",
@@ -127,6 +150,8 @@ impl SetKind {
             | SetKind::NodeportLocalEndpoints
             | SetKind::LocalhostNodeports => KeyStart::NodePort,
             SetKind::ClusterIps
+            | SetKind::AffinityIps
+            | SetKind::ExternalIps
             | SetKind::NodeportIps
             | SetKind::NodeportNetworks
             | SetKind::ServiceCidrs
@@ -260,6 +285,8 @@ impl SetName {
             }
             SetKind::Hairpin | SetKind::AllowedSources => (&[address], SetData::None),
             SetKind::ClusterIps
+            | SetKind::AffinityIps
+            | SetKind::ExternalIps
             | SetKind::NodeportIps
             | SetKind::NodeportNetworks
             | SetKind::ServiceCidrs

@@ -5,7 +5,8 @@
 //! any change. Where no old version is known, as after a restart, or none for sure, as after an answer that was lost, or
 //! where that is refused as well, as when the table was lost, the Service is planned as if it were not there, but what the kernel has of it stays, whatever it is.
 
-use super::{Entry, Planner};
+use super::earlier_run::address;
+use super::{Entry, Planner, frontend_of};
 use crate::model::{EndpointSlice, ObjectName, Service};
 use crate::plan::layout::{Balancing, SetKind, SetName};
 use crate::plan::{PortPlan, own};
@@ -95,7 +96,11 @@ impl Planner {
             return;
         }
         for (set, key) in self.kept.remove(service).unwrap_or_default() {
-            self.writer.take(set, &key);
+            if set.kind.is_shared() {
+                self.writer.take_shared(set, &key);
+            } else {
+                self.writer.take(set, &key);
+            }
         }
         self.set_absent(service, false);
         self.exchange(service);
@@ -192,15 +197,27 @@ impl Planner {
                 let is_own = match set.kind {
                     // Whose it is cannot be told, and it does no harm.
                     SetKind::Hairpin => true,
-                    SetKind::ClusterIps => {
-                        super::earlier_run::address(&key.0).is_some_and(|ip| ips.contains(&ip))
-                    }
+                    kind if kind.is_shared() => address(&key.0).is_some_and(|ip| ips.contains(&ip)),
                     _ => self.owner(*set, key) == Some(&service),
                 };
                 let is_free = |id| self.writer.table.get(id, key).is_none();
                 if is_own && self.writer.sets().get(*set).is_some_and(is_free) {
-                    self.writer.put(*set, key.clone(), value.clone());
-                    self.kept.entry(service.clone()).or_default().push((*set, key.clone()));
+                    let kept = self.kept.entry(service.clone()).or_default();
+                    if set.kind.is_shared() {
+                        self.writer.put_shared(*set, key.clone());
+                    } else {
+                        self.writer.put(*set, key.clone(), value.clone());
+                    }
+                    kept.push((*set, key.clone()));
+                    // An earlier version may not have known the addresses that are asked for first.
+                    if let Some(address) = frontend_of(*set, key).and_then(|f| f.address())
+                        && let Some(addresses) = set.kind.addresses()
+                    {
+                        let addresses = SetName::new(addresses, set.family);
+                        let key = Key::builder().address(address).build();
+                        self.writer.put_shared(addresses, key.clone());
+                        kept.push((addresses, key));
+                    }
                 }
             }
         }

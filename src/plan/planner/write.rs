@@ -3,7 +3,7 @@
 use super::Planner;
 use crate::model::ObjectName;
 use crate::plan::layout::{SetKind, SetName};
-use crate::plan::{Backend, Frontend, PlannedFrontend, PortPlan, elements, own, ports};
+use crate::plan::{Backend, PlannedFrontend, PortPlan, elements, own};
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use nft_table::{Key, Value};
@@ -24,6 +24,11 @@ impl Planner {
                         self.writer.take(*set, key);
                     }
                 }
+                let kept: Vec<_> =
+                    successor.iter().flat_map(|(new, f)| elements::address_sets(new, f)).collect();
+                for one in elements::address_sets(old, planned).filter(|one| !kept.contains(one)) {
+                    self.writer.take_shared(one.0, &one.1);
+                }
             }
             let kept_sources = successor.map(|(_, f)| f).and_then(|f| f.allowed_sources.as_ref());
             for source in only_in(planned.allowed_sources.as_ref(), kept_sources) {
@@ -42,12 +47,6 @@ impl Planner {
                 for key in elements::slot_keys(&planned.frontend, gone) {
                     self.writer.take(slots.map, &key);
                 }
-            }
-            if let Some(ip) = cluster_ip(planned)
-                && successor.is_none_or(|(_, f)| cluster_ip(f).is_none())
-            {
-                self.writer
-                    .take_shared(set(SetKind::ClusterIps), &Key::builder().address(ip).build());
             }
         }
         for ip in &old.hairpin {
@@ -115,6 +114,13 @@ impl Planner {
                 for (set, key, value) in heads {
                     self.writer.put(set, key, value);
                 }
+                let there: Vec<_> =
+                    ancestor.iter().flat_map(|(old, f)| elements::address_sets(old, f)).collect();
+                for (set, key) in
+                    elements::address_sets(new, planned).filter(|one| !there.contains(one))
+                {
+                    self.writer.put_shared(set, key);
+                }
             }
             let sources_there = ancestor.and_then(|(_, f)| f.allowed_sources.as_ref());
             for source in only_in(planned.allowed_sources.as_ref(), sources_there) {
@@ -135,12 +141,6 @@ impl Planner {
                     let key = key.clone().slot(slot as u32).build();
                     self.writer.put(slots.map, key, backend.to_value());
                 }
-            }
-            if let Some(ip) = cluster_ip(planned)
-                && ancestor.is_none_or(|(_, f)| cluster_ip(f).is_none())
-            {
-                self.writer
-                    .put_shared(set(SetKind::ClusterIps), Key::builder().address(ip).build());
             }
         }
         for ip in &new.hairpin {
@@ -205,14 +205,4 @@ fn only_in(of: Option<&Arc<[IpNet]>>, other: Option<&Arc<[IpNet]>>) -> Vec<IpNet
 
 fn hairpin_key(ip: IpAddr) -> Key {
     Key::builder().address(ip).address(ip).build()
-}
-
-/// The ClusterIP that a planned frontend is, if it is one.
-fn cluster_ip(planned: &PlannedFrontend) -> Option<IpAddr> {
-    match planned.frontend {
-        Frontend::Ip { address, .. } if planned.masquerade == ports::Masquerade::BySource => {
-            Some(address)
-        }
-        _ => None,
-    }
 }
