@@ -6,6 +6,8 @@ use kube_proxy::kernel::fake::FakeKernel;
 use kube_proxy::metrics::kernel::Rebuild;
 use kube_proxy::plan::layout::{INTERIM, TABLE};
 use nft_table::{Key, Operation, Ownership, Transaction, Value, Verdict};
+use kube_proxy::sync::Engine;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -77,6 +79,36 @@ fn a_refused_service_is_found_by_an_element_that_names_nobody() {
     assert_eq!(committed.quarantined, 1);
     let served: Vec<bool> = (1..5).map(|number| is_served(&mut engine, number)).collect();
     assert_eq!(served, [true, false, true, true]);
+}
+
+#[test]
+fn what_was_kept_of_a_refused_service_stays_for_others_who_want_it() {
+    let (mut first, _) = running(FakeKernel::new());
+    let mut kernel = next(&mut first);
+    // What it was is not known after a restart, so what there is of it stays: its endpoints on this node, too.
+    kernel.refuse("service-ips4", key(3), libc::EINVAL);
+    let mut engine = engine(kernel);
+    for number in [1, 2, 4] {
+        engine.apply(service(number));
+        engine.apply(slice(number, &[number, number + 10]));
+    }
+    engine.apply(service(3));
+    engine.apply(slice(3, &[3, 13, 23]));
+    assert_eq!(engine.sync().unwrap().quarantined, 1);
+    // Another one gets an endpoint of its.
+    engine.apply(slice(1, &[1, 13]));
+    engine.sync().unwrap();
+    engine.kernel_mut().refuse_nothing();
+    engine.apply(slice(3, &[3]));
+    engine.sync().unwrap();
+    let reaches_itself = |engine: &mut Engine<FakeKernel>, pod: u8| {
+        let pod = IpAddr::from([10, 244, 0, pod]);
+        let key = Key::builder().address(pod).address(pod).build();
+        engine.kernel_mut().get(TABLE, "hairpin4", &key).is_some()
+    };
+    let there: Vec<bool> =
+        [3, 13, 23].into_iter().map(|pod| reaches_itself(&mut engine, pod)).collect();
+    assert_eq!(there, [true, true, false]);
 }
 
 #[test]
