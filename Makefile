@@ -53,8 +53,6 @@ fuzz: set-up ## Fuzz each target of fuzz/ for MINUTES; what earlier runs found i
 lint: set-up ## Check format, lints, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --manifest-path fuzz/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
 deny: ## Check licences, sources, duplicates and known vulnerabilities of dependencies

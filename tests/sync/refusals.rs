@@ -5,8 +5,8 @@ use kube_proxy::kernel::Kernel;
 use kube_proxy::kernel::fake::FakeKernel;
 use kube_proxy::metrics::kernel::Rebuild;
 use kube_proxy::plan::layout::{INTERIM, TABLE};
-use nft_table::{Key, Operation, Ownership, Transaction, Value, Verdict};
 use kube_proxy::sync::Engine;
+use nft_table::{Key, Operation, Ownership, Transaction, Value, Verdict};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
