@@ -208,7 +208,12 @@ fn external_policy_local() {
             let other = local("externalTrafficPolicy", other().load_balancer(8, None));
             objects![other, other_on(lab, &["b", "c"])]
         },
-        looks_into: &["short-circuit-services", "local-endpoints", "external-ips"],
+        looks_into: &[
+            "short-circuit-services",
+            "local-endpoints",
+            "external-ips",
+            "external-services",
+        ],
         shows: &["chain external-local#-1 {", "chain short-circuit# {"],
         served: |_, family| {
             let vip = at(external_ip(8, family), 80);
