@@ -125,8 +125,15 @@ impl Writer {
         }
     }
 
-    /// Puts an element that one Service alone wants.
+    /// Puts an element of a Service; one that others may want, too ([`SetKind::is_shared`]), is there from the first one on.
     pub fn put(&mut self, set: SetName, key: Key, value: Value) {
+        if set.kind.is_shared() {
+            let count = self.wanted.entry((set, key.clone())).or_insert(0);
+            *count += 1;
+            if *count > 1 {
+                return;
+            }
+        }
         let id = self.set(set);
         if let Value::Verdict(_) = value {
             let leads_to = balancing(&value);
@@ -144,8 +151,17 @@ impl Writer {
         self.table.insert(set, key, value).expect(ELEMENTS_FIT);
     }
 
-    /// Takes away an element that one Service alone wanted.
+    /// Takes away an element of a Service; one that others want, too, when the last of them gives it up.
     pub fn take(&mut self, set: SetName, key: &Key) {
+        if set.kind.is_shared() {
+            let entry = (set, key.clone());
+            let Some(count) = self.wanted.get_mut(&entry) else { return };
+            *count -= 1;
+            if *count > 0 {
+                return;
+            }
+            self.wanted.remove(&entry);
+        }
         let Some(id) = self.sets.get(set) else { return };
         if let Some(chain) = self.table.get(id, key).and_then(balancing) {
             self.leave_chain(chain);
@@ -157,26 +173,6 @@ impl Writer {
     fn note_emptied(&mut self, set: SetName, id: SetId) {
         if self.table.len(id) == 0 {
             self.emptied.insert(set);
-        }
-    }
-
-    /// Puts a set element that other Services may want, too.
-    pub fn put_shared(&mut self, set: SetName, key: Key) {
-        let count = self.wanted.entry((set, key.clone())).or_insert(0);
-        *count += 1;
-        if *count == 1 {
-            self.put(set, key, Value::Member);
-        }
-    }
-
-    /// Takes away a set element when the last Service gives it up.
-    pub fn take_shared(&mut self, set: SetName, key: &Key) {
-        let entry = (set, key.clone());
-        let Some(count) = self.wanted.get_mut(&entry) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.wanted.remove(&entry);
-            self.take(set, key);
         }
     }
 

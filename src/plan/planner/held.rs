@@ -96,11 +96,7 @@ impl Planner {
             return;
         }
         for (set, key) in self.kept.remove(service).unwrap_or_default() {
-            if set.kind.is_shared() {
-                self.writer.take_shared(set, &key);
-            } else {
-                self.writer.take(set, &key);
-            }
+            self.writer.take(set, &key);
         }
         self.set_absent(service, false);
         self.exchange(service);
@@ -203,11 +199,7 @@ impl Planner {
                 let is_free = |id| self.writer.table.get(id, key).is_none();
                 if is_own && self.writer.sets().get(*set).is_some_and(is_free) {
                     let kept = self.kept.entry(service.clone()).or_default();
-                    if set.kind.is_shared() {
-                        self.writer.put_shared(*set, key.clone());
-                    } else {
-                        self.writer.put(*set, key.clone(), value.clone());
-                    }
+                    self.writer.put(*set, key.clone(), value.clone());
                     kept.push((*set, key.clone()));
                     // An earlier version may not have known the addresses that are asked for first.
                     if let Some(address) = frontend_of(*set, key).and_then(|f| f.address())
@@ -215,7 +207,7 @@ impl Planner {
                     {
                         let addresses = SetName::new(addresses, set.family);
                         let key = Key::builder().address(address).build();
-                        self.writer.put_shared(addresses, key.clone());
+                        self.writer.put(addresses, key.clone(), Value::Member);
                         kept.push((addresses, key));
                     }
                 }

@@ -27,7 +27,7 @@ impl Planner {
                 let kept: Vec<_> =
                     successor.iter().flat_map(|(new, f)| elements::address_sets(new, f)).collect();
                 for one in elements::address_sets(old, planned).filter(|one| !kept.contains(one)) {
-                    self.writer.take_shared(one.0, &one.1);
+                    self.writer.take(one.0, &one.1);
                 }
             }
             let kept_sources = successor.map(|(_, f)| f).and_then(|f| f.allowed_sources.as_ref());
@@ -51,7 +51,7 @@ impl Planner {
         }
         for ip in &old.hairpin {
             if new.is_none_or(|new| new.hairpin.binary_search(ip).is_err()) {
-                self.writer.take_shared(set(SetKind::Hairpin), &hairpin_key(*ip));
+                self.writer.take(set(SetKind::Hairpin), &hairpin_key(*ip));
             }
         }
         if own::has_objects(old) {
@@ -119,7 +119,7 @@ impl Planner {
                 for (set, key) in
                     elements::address_sets(new, planned).filter(|one| !there.contains(one))
                 {
-                    self.writer.put_shared(set, key);
+                    self.writer.put(set, key, Value::Member);
                 }
             }
             let sources_there = ancestor.and_then(|(_, f)| f.allowed_sources.as_ref());
@@ -145,7 +145,7 @@ impl Planner {
         }
         for ip in &new.hairpin {
             if old.is_none_or(|old| old.hairpin.binary_search(ip).is_err()) {
-                self.writer.put_shared(set(SetKind::Hairpin), hairpin_key(*ip));
+                self.writer.put(set(SetKind::Hairpin), hairpin_key(*ip), Value::Member);
             }
         }
     }
