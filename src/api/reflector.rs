@@ -108,6 +108,12 @@ impl Error {
         Duration::from_secs(details.map_or(0, |details| details.retry_after_seconds.into()))
     }
 
+    /// Whether the server answers, but without the version that it was asked for. One that has been restarted has
+    /// none from before.
+    pub fn wants_list(&self) -> bool {
+        self.is_expired() || self.is_ahead()
+    }
+
     fn is_expired(&self) -> bool {
         self.code() == 410 || self.status().is_some_and(|status| status.reason == "Expired")
     }
@@ -219,7 +225,7 @@ impl<K: Kind> Reflector<K> {
             State::Watch => true,
             State::Start | State::Page(_) | State::Items(..) => false,
         };
-        if error.is_expired() || error.is_ahead() {
+        if error.wants_list() {
             // A server that has less than another one had has the newest in the end.
             self.version = NEWEST.to_owned();
         }
@@ -359,6 +365,7 @@ impl<K: Kind> Reflector<K> {
         let request = Request::new(K::url_path(&(), None));
         let request = request.watch(&params, &self.version).map_err(request_error)?;
         let answer = self.send("watch", request).await?;
+        tracing::debug!(version = self.version, is_initial, "{}: watching", K::plural(&()));
         let encoding = Encoding::of(answer.headers());
         let frames = frames(answer.into_body(), encoding);
         let since = Instant::now();

@@ -266,6 +266,7 @@ in_both_encodings! {
     what_cannot_be_read_is_listed_again
     an_unreadable_object_stays_what_it_was
     a_server_behind_another_one_is_asked_for_its_newest
+    a_server_that_is_back_without_its_history_is_listed_soon
     credentials_that_were_refused_cost_no_list
     service_cidrs_are_waited_for_a_moment
     a_watch_that_ends_at_once_is_not_asked_for_without_pause
@@ -550,6 +551,23 @@ async fn a_server_behind_another_one_is_asked_for_its_newest(encoding: Encoding)
     let requests = services.requests();
     assert!(requests[0].contains("resourceVersion=0"), "{}", requests[0]);
     assert!(requests[2].ends_with("resourceVersion="), "{}", requests[2]);
+}
+
+/// The wait has grown while the server was away.
+async fn a_server_that_is_back_without_its_history_is_listed_soon(encoding: Encoding) {
+    let away = (0..7).map(|_| Answer::Refusal(503, "starting"));
+    let first = Answer::Ended(vec![event("ADDED", service("a", 1)), bookmark(5, true)]);
+    let back =
+        [Answer::Events(vec![expired()]), Answer::Events(vec![event("ADDED", service("b", 9))])];
+    let services = Script::new(encoding, [first].into_iter().chain(away).chain(back));
+    let mut source = Source::start(&services, &Script::new(encoding, []));
+    assert_eq!(source.next().await, ["+a"]);
+    while services.requests().len() < 9 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let back = tokio::time::Instant::now();
+    assert_eq!(source.next().await, ["+b"]);
+    assert!(back.elapsed().as_secs_f32() < 2.0, "{:?}", back.elapsed());
 }
 
 async fn credentials_that_were_refused_cost_no_list(encoding: Encoding) {

@@ -64,6 +64,8 @@ pub struct Watch {
     backoff: DefaultBackoff,
     /// Failures since the last success.
     failures: u32,
+    /// The server no longer has what has come since, and has not answered the list that is wanted instead.
+    wants_list: bool,
     /// Services whose slices are to be read again; the first list is complete when all Services have been read.
     asks: Option<UnboundedReceiver<Ask>>,
     /// The list has come to its end.
@@ -84,6 +86,7 @@ impl Watch {
             batch: Vec::new(),
             backoff: DefaultBackoff::default(),
             failures: 0,
+            wants_list: false,
             asks: None,
             is_listed: false,
             may_complete: true,
@@ -161,6 +164,10 @@ impl Watch {
     /// Reports an error and waits before the next attempt.
     async fn wait<K: Kind>(&mut self, error: &Error) {
         let name = name::<K>();
+        // The server is there again: how long it was away is no reason to wait.
+        if error.wants_list() && !std::mem::replace(&mut self.wants_list, true) {
+            self.backoff.reset();
+        }
         self.failures += 1;
         let mut wait = self.backoff.next().unwrap_or(MISSING).max(error.retry_after());
         let said = with_causes(error);
@@ -174,6 +181,8 @@ impl Watch {
             // A mention at the first failure and then ever more rarely.
             let failures = self.failures;
             tracing::warn!(failures, "{name}: {said}; trying again, the last state stays");
+        } else {
+            tracing::debug!(failures = self.failures, "{name}: {said}; trying again in {wait:.1?}");
         }
         sleep(wait).await;
     }
@@ -193,6 +202,7 @@ impl Watch {
             Event::Unreadable(unreadable) => self.keep::<K>(&unreadable),
         }
         self.backoff.reset();
+        self.wants_list = false;
         if std::mem::take(&mut self.failures) > 2 {
             tracing::info!("{}: the server answers again", name::<K>());
         }
