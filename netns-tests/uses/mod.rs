@@ -208,13 +208,8 @@ fn external_policy_local() {
             let other = local("externalTrafficPolicy", other().load_balancer(8, None));
             objects![other, other_on(lab, &["b", "c"])]
         },
-        looks_into: &[
-            "short-circuit-services",
-            "local-endpoints",
-            "external-ips",
-            "external-services",
-        ],
-        shows: &["chain external-local#-1 {", "chain short-circuit# {"],
+        looks_into: &["local-endpoints", "external-ips", "external-services"],
+        shows: &["chain external-local#-1-2 {", "chain local#-1 {"],
         served: |_, family| {
             let vip = at(external_ip(8, family), 80);
             vec![("a", vip, &["b", "c"]), ("node", vip, &["b", "c"]), ("client", vip, &["b"])]
@@ -230,8 +225,8 @@ fn external_policy_local_without_endpoints_here() {
             let other = local("externalTrafficPolicy", other().load_balancer(8, None));
             objects![other, other_on(lab, &["c"])]
         },
-        looks_into: &["short-circuit-services"],
-        shows: &["chain external-none# {", "chain short-circuit# {"],
+        looks_into: &["external-ips", "external-services"],
+        shows: &["chain external-local#-0-1 {"],
         served: |_, family| {
             let vip = at(external_ip(8, family), 80);
             vec![("a", vip, &["c"]), ("node", vip, &["c"])]

@@ -24,7 +24,7 @@
 //! A map remembers as many clients as the kernel allows it ([`nft_table::DYNAMIC_SIZE`]); those beyond are balanced
 //! anew with each connection. What the maps hold is the kernel's: endpoints that leave a list are purged by the engine.
 
-use super::layout::{Kind, address_type, external_rules};
+use super::layout::{Kind, address_type};
 use super::own::{self, Objects, Stage, base_name, name};
 use super::pods::Pods;
 use super::{Backend, Frontend, PortPlan, Route};
@@ -106,14 +106,13 @@ pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
             let map = format!("{base}/{list}").into();
             objects.chains.push(look_up_first(service, plan, kind, map));
         }
-        if local && frontends().any(|planned| planned.route == Route::ExternalLocal) {
-            let (kind, next) = match by_nodeport {
-                false => (Kind::ExternalLocal, Kind::Local),
-                true => (Kind::ExternalNodePortLocal, Kind::NodePortLocal),
-            };
-            let next = Verdict::Goto(balancing_chain(service, plan, next));
-            let name = balancing_chain(service, plan, kind);
-            objects.chains.push(Chain::regular(name, external_rules(plan.family, pods, next)));
+        let kind = if by_nodeport { Kind::ExternalNodePortLocal } else { Kind::ExternalLocal };
+        if let Some(parts) = kind.parts()
+            && frontends().any(|planned| planned.route == Route::ExternalLocal)
+        {
+            let own = |kind| balancing_chain(service, plan, kind);
+            let rules = own::parting_rules(plan, parts, pods, own);
+            objects.chains.push(Chain::regular(own(kind), rules));
         }
     }
     if !remember.is_empty() {

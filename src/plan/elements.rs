@@ -32,7 +32,6 @@ pub fn frontend_key(frontend: &Frontend) -> KeyBuilder {
 /// The sets and chains that frontends by address, or NodePorts, use.
 struct Targets {
     frontends: SetKind,
-    short_circuit: SetKind,
     remember: SetKind,
     external: SetKind,
     cluster_slots: SetKind,
@@ -44,7 +43,6 @@ struct Targets {
 
 const BY_ADDRESS: Targets = Targets {
     frontends: SetKind::ServiceIps,
-    short_circuit: SetKind::ShortCircuitServices,
     remember: SetKind::RememberServices,
     external: SetKind::ExternalServices,
     cluster_slots: SetKind::ClusterEndpoints,
@@ -56,7 +54,6 @@ const BY_ADDRESS: Targets = Targets {
 
 const BY_NODEPORT: Targets = Targets {
     frontends: SetKind::ServiceNodeports,
-    short_circuit: SetKind::ShortCircuitNodeports,
     remember: SetKind::RememberNodeports,
     external: SetKind::ExternalNodeports,
     cluster_slots: SetKind::NodeportClusterEndpoints,
@@ -93,15 +90,15 @@ pub fn head(
     let targets = Targets::of(&planned.frontend);
     let set = |kind| SetName::new(kind, plan.family);
     let key = || frontend_key(&planned.frontend).build();
-    let (cluster, local) = (!plan.cluster.is_empty(), !plan.local.is_empty());
-    let mut to = |kind, from| {
-        let own = own::own_chain(service, plan, kind, from);
+    let mut to = |kind| {
+        let own = own::own_chain(service, plan, kind, Stage::Limits);
         Verdict::Goto(own.unwrap_or_else(|| names.get(own::shared_chain(plan, kind))))
     };
     let mut elements = Vec::new();
     let verdict = match planned.route {
-        Route::Cluster => to(targets.cluster, Stage::Limits),
-        Route::Local => to(targets.local, Stage::Limits),
+        Route::Cluster => to(targets.cluster),
+        Route::Local => to(targets.local),
+        Route::ExternalLocal => to(targets.external_local),
         Route::Reject => match (planned.frontend, planned.masquerade) {
             // An address from outside the cluster may be one of NodePorts.
             (Frontend::Ip { .. }, Masquerade::Always | Masquerade::FromNode) => {
@@ -110,20 +107,6 @@ pub fn head(
             _ => Verdict::Goto(names.reject.clone()),
         },
         Route::Drop => Verdict::Drop,
-        Route::ExternalLocal => {
-            if cluster {
-                // Who comes by way of a chain of its own was counted there.
-                let from = if local { Stage::Affinity } else { Stage::Limits };
-                let pods = Value::verdict(to(targets.cluster, from), None);
-                elements.push((set(targets.short_circuit), key(), pods));
-            }
-            if local {
-                to(targets.external_local, Stage::Limits)
-            } else {
-                let none = Balancing::single(Kind::ExternalNone, plan.family);
-                Verdict::Goto(names.get(none))
-            }
-        }
     };
     let comment = comment(service, plan, &planned.frontend);
     elements.push((set(targets.frontends), key(), Value::verdict(verdict, Some(comment))));
@@ -184,8 +167,7 @@ pub fn address_sets(
 /// The sets in which [`head`] puts elements of a frontend.
 pub fn head_sets(frontend: &Frontend) -> Vec<SetKind> {
     let targets = Targets::of(frontend);
-    let mut kinds =
-        vec![targets.frontends, targets.short_circuit, targets.remember, targets.external];
+    let mut kinds = vec![targets.frontends, targets.remember, targets.external];
     kinds.extend(frontend.address().map(|_| SetKind::RestrictedServices));
     kinds
 }

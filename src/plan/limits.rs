@@ -48,7 +48,7 @@ pub fn entrance(service: &ObjectName, plan: &PortPlan, kind: Kind) -> Arc<str> {
 /// who has too many open ones, each with a counter.
 pub fn over_chain(service: &ObjectName, plan: &PortPlan) -> Option<Arc<str>> {
     plan.limits?;
-    let is_used = plan.frontends.iter().any(|planned| begins(plan, planned).is_some());
+    let is_used = plan.frontends.iter().any(|planned| begins(planned).is_some());
     is_used.then(|| name(LIMITS, service, plan, OVER))
 }
 
@@ -78,8 +78,7 @@ pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
         })
     }));
     objects.chains.push(Chain::regular(over.clone(), rules));
-    let kinds: BTreeSet<Kind> =
-        plan.frontends.iter().filter_map(|planned| begins(plan, planned)).collect();
+    let kinds: BTreeSet<Kind> = plan.frontends.iter().filter_map(begins).collect();
     for kind in kinds {
         let next = chain(service, plan, kind, Stage::Affinity);
         let verdicts = [Verdict::Jump(over.clone()), Verdict::Goto(next)];
@@ -94,16 +93,15 @@ fn forgotten_after(limits: Limits) -> u64 {
     u64::from(limits.burst.div_ceil(limits.new_per_second)).max(60)
 }
 
-/// The kind of chain in which connections to a frontend begin; None where there is nothing to begin.
-fn begins(plan: &PortPlan, planned: &PlannedFrontend) -> Option<Kind> {
+/// The kind of chain in which connections to a frontend begin; None where there is nothing to begin. What external policy
+/// Local drops in the end is counted as well.
+fn begins(planned: &PlannedFrontend) -> Option<Kind> {
     let [cluster, local, external] = elements::kinds(&planned.frontend);
     match planned.route {
         Route::Cluster => Some(cluster),
         Route::Local => Some(local),
-        Route::ExternalLocal if !plan.local.is_empty() => Some(external),
-        // Pods and the node itself: what comes from outside is dropped.
-        Route::ExternalLocal if !plan.cluster.is_empty() => Some(cluster),
-        Route::ExternalLocal | Route::Reject | Route::Drop => None,
+        Route::ExternalLocal => Some(external),
+        Route::Reject | Route::Drop => None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! Objects that belong to a single Service port: of limits, of session affinity and of round robin.
 
-use super::layout::{Balancing, Kind};
+use super::layout::{self, Balancing, Kind};
 use super::pods::Pods;
 use super::{Backend, PortPlan, affinity, limits, round_robin};
 use crate::model::{Algorithm, ObjectName};
-use nft_table::{Chain, Family, Key, Set};
+use nft_table::{Chain, Family, Key, Rule, Set};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -61,8 +61,20 @@ pub fn own_chain(
 
 /// The shared chain of a kind.
 pub fn shared_chain(plan: &PortPlan, kind: Kind) -> Balancing {
-    let slots = if kind.is_local() { plan.local.len() } else { plan.cluster.len() };
+    let slots = [plan.cluster.len(), plan.local.len()];
     Balancing::new(kind, plan.family, plan.bank, slots).by(plan.algorithm)
+}
+
+/// The rules of a chain of a port's own that parts pods and the node from others, who go on in chains of these names.
+pub fn parting_rules(
+    plan: &PortPlan,
+    parts: [Kind; 2],
+    pods: &Pods,
+    name: impl Fn(Kind) -> Arc<str>,
+) -> Vec<Rule> {
+    let list = |kind: Kind| if kind.is_local() { &plan.local } else { &plan.cluster };
+    let chain = |kind| (!list(kind).is_empty()).then(|| name(kind));
+    layout::parting_rules(plan.family, pods, parts.map(chain))
 }
 
 /// The chain in which connections of a kind begin at a stage.

@@ -10,12 +10,12 @@
 //!
 //! All frontends by address are counted together, and all NodePorts.
 
-use super::layout::{Kind, external_rules};
+use super::layout::Kind;
 use super::own::{self, name};
 use super::pods::Pods;
 use super::{PlannedFrontend, PortPlan, Route, elements};
 use crate::model::{Algorithm, ObjectName};
-use nft_table::{Chain, Verdict};
+use nft_table::Chain;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -40,10 +40,10 @@ pub fn chains(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> 
     }
     let used: BTreeSet<Kind> = plan.frontends.iter().flat_map(|f| kinds(plan, f)).collect();
     let chain = |kind: Kind| {
-        let rules = match kind.next() {
+        let rules = match kind.parts() {
             None => own::shared_chain(plan, kind).chain(pods).rules,
-            Some(next) => {
-                external_rules(plan.family, pods, Verdict::Goto(chain_name(service, plan, next)))
+            Some(parts) => {
+                own::parting_rules(plan, parts, pods, |kind| chain_name(service, plan, kind))
             }
         };
         Chain::regular(chain_name(service, plan, kind), rules)
@@ -62,6 +62,11 @@ fn kinds(plan: &PortPlan, planned: &PlannedFrontend) -> Vec<Kind> {
         Route::ExternalLocal => vec![cluster, local, external],
         Route::Reject | Route::Drop => Vec::new(),
     };
-    kinds.retain(|kind| !if kind.is_local() { &plan.local } else { &plan.cluster }.is_empty());
+    let has_any = |kind: &Kind| match kind {
+        kind if kind.is_local() => !plan.local.is_empty(),
+        kind if kind.parts().is_some() => true,
+        _ => !plan.cluster.is_empty(),
+    };
+    kinds.retain(has_any);
     kinds
 }

@@ -216,7 +216,7 @@ fn assert_rules_follow_uses(planner: &Planner) {
         .into_iter()
         .filter(|chain| !is_idle(chain))
         .filter_map(|chain| layout::Balancing::parse(&chain.name))
-        .partition(|chain| chain.kind.follows_use());
+        .partition(|chain| chain.kind.is_single());
     let uses = layout::Uses {
         sets: layout::SetName::all().filter(is_there).collect(),
         chains: following,

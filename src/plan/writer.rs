@@ -89,7 +89,7 @@ impl Writer {
         self.uses.pods = pods;
         self.rules_are_stale = true;
         let chains = self.chain_uses.keys().chain(&self.idle);
-        for chain in chains.filter(|chain| chain.kind.is_external()) {
+        for chain in chains.filter(|chain| chain.kind.parts().is_some()) {
             self.table.set_chain(chain.chain(&self.uses.pods));
         }
     }
@@ -210,7 +210,7 @@ impl Writer {
         let sets = self.sets.iter().map(|(name, _)| name).collect();
         let chains = self.chain_uses.keys().chain(&self.idle);
         let mut chains: Vec<Balancing> =
-            chains.filter(|chain| chain.kind.follows_use()).copied().collect();
+            chains.filter(|chain| chain.kind.is_single()).copied().collect();
         chains.sort_unstable();
         self.uses = Uses {
             chains,
@@ -276,7 +276,7 @@ impl Writer {
     }
 
     fn make(&mut self, chain: Balancing) {
-        if chain.kind.follows_use() {
+        if chain.kind.is_single() {
             self.rules_are_stale = true;
             return;
         }
@@ -350,9 +350,9 @@ impl Writer {
     fn drop_unused(&mut self, all: bool) -> bool {
         let mut dropped = false;
         for chain in std::mem::take(&mut self.idle) {
-            if chain.kind.follows_use() && all {
+            if chain.kind.is_single() && all {
                 self.rules_are_stale = true;
-            } else if chain.kind.follows_use() || !(all || self.is_new(&chain.to_string())) {
+            } else if chain.kind.is_single() || !(all || self.is_new(&chain.to_string())) {
                 self.idle.insert(chain);
             } else {
                 self.table.remove_chain(&chain.to_string());

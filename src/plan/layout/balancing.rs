@@ -7,6 +7,7 @@ use crate::model::Algorithm;
 use crate::plan::pods::Pods;
 use nft_table::{Chain, Constant, Expression, Family, Hash, Hashed, Rule, Statement, Verdict};
 use std::fmt;
+use std::sync::Arc;
 
 /// The seed of hashes, the same on every node and in every release: "kube".
 const HASH_SEED: u32 = 0x6b75_6265;
@@ -22,30 +23,23 @@ pub enum Kind {
     NodePortCluster,
     /// The endpoints on this node, by NodePort.
     NodePortLocal,
-    /// External policy Local, by address: pods and the node take the short circuit, others go to [`Kind::Local`].
+    /// External policy Local, by address: pods and the node itself go to [`Kind::Cluster`], others to [`Kind::Local`].
     ExternalLocal,
     /// External policy Local, by NodePort.
     ExternalNodePortLocal,
-    /// External policy Local without an endpoint on this node: pods and the node take the short circuit, the
-    /// packets of others are dropped.
-    ExternalNone,
-    /// External policy Local: where pods and the node itself go on. Its rules are those of [`super::chains`].
-    ShortCircuit,
     /// An address from outside the cluster without endpoints: if it is also that of a NodePort, the NodePort has
     /// it, else the connection is refused. Its rules are those of [`super::chains`].
     ExternalReject,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 9] = [
+    pub(crate) const ALL: [Kind; 7] = [
         Kind::Cluster,
         Kind::Local,
         Kind::NodePortCluster,
         Kind::NodePortLocal,
         Kind::ExternalLocal,
         Kind::ExternalNodePortLocal,
-        Kind::ExternalNone,
-        Kind::ShortCircuit,
         Kind::ExternalReject,
     ];
 
@@ -58,39 +52,28 @@ impl Kind {
             Kind::NodePortLocal => "nodeport-local",
             Kind::ExternalLocal => "external-local",
             Kind::ExternalNodePortLocal => "external-nodeport-local",
-            Kind::ExternalNone => "external-none",
-            Kind::ShortCircuit => "short-circuit",
             Kind::ExternalReject => "external-reject",
         }
     }
 
-    /// Whether it parts pods and the node from others.
-    pub const fn is_external(self) -> bool {
-        matches!(self, Kind::ExternalLocal | Kind::ExternalNodePortLocal | Kind::ExternalNone)
-    }
-
-    /// Whether there is one such chain per family, whatever the number of endpoints.
-    const fn is_single(self) -> bool {
-        matches!(self, Kind::ExternalNone) || self.follows_use()
-    }
-
-    /// Whether its rules follow what is in use, so that [`super::chains`] makes it.
-    pub const fn follows_use(self) -> bool {
-        matches!(self, Kind::ShortCircuit | Kind::ExternalReject)
-    }
-
-    /// The kind of the list that others than pods and the node get.
-    pub const fn next(self) -> Option<Kind> {
+    /// The kinds that pods and the node itself, and that others are led to, where it parts them.
+    pub const fn parts(self) -> Option<[Kind; 2]> {
         match self {
-            Kind::ExternalLocal => Some(Kind::Local),
-            Kind::ExternalNodePortLocal => Some(Kind::NodePortLocal),
+            Kind::ExternalLocal => Some([Kind::Cluster, Kind::Local]),
+            Kind::ExternalNodePortLocal => Some([Kind::NodePortCluster, Kind::NodePortLocal]),
             _ => None,
         }
     }
 
-    /// Whether its list is that of endpoints on this node.
+    /// Whether there is one such chain per family, whatever the number of endpoints; its rules follow what is in use,
+    /// so [`super::chains`] makes it.
+    pub const fn is_single(self) -> bool {
+        matches!(self, Kind::ExternalReject)
+    }
+
+    /// Whether its list is that of endpoints on this node alone.
     pub const fn is_local(self) -> bool {
-        !matches!(self, Kind::Cluster | Kind::NodePortCluster | Kind::ShortCircuit)
+        matches!(self, Kind::Local | Kind::NodePortLocal)
     }
 
     /// The data map with the slots.
@@ -105,15 +88,20 @@ impl Kind {
 }
 
 /// A shared balancing chain: `cluster4-3`, or `cluster4.2-3` for slots in the second bank; `hash-flow-cluster4-251` where
-/// the slots are a table for hashed flows.
+/// the slots are a table for hashed flows; `external-local4-2-3` for a list of two endpoints on this node and one of three
+/// in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Balancing {
     pub kind: Kind,
     pub family: Family,
     /// The bank in which the slots of its endpoints are.
     pub bank: Bank,
-    /// Number of slots, at least 1; 0 for the kinds of which there is one per family. By chance each endpoint has one.
+    /// Number of slots, at least 1; 0 for the kind of which there is one per family. By chance each endpoint has one. Where
+    /// others are parted from pods and the node, it is that of the cluster list.
     pub endpoints: u32,
+    /// Where others are parted from pods and the node: number of slots of the local list. Without one their packets are
+    /// dropped.
+    pub here: u32,
     /// How a slot is chosen.
     pub algorithm: Algorithm,
 }
@@ -125,14 +113,21 @@ impl fmt::Display for Balancing {
             other => write!(f, "{}-", other.name())?,
         }
         write!(f, "{}{}{}", self.kind.name(), digit(self.family), self.bank)?;
-        if self.endpoints > 0 { write!(f, "-{}", self.endpoints) } else { Ok(()) }
+        match self.kind {
+            kind if kind.is_single() => Ok(()),
+            kind if kind.parts().is_some() => write!(f, "-{}-{}", self.here, self.endpoints),
+            _ => write!(f, "-{}", self.endpoints),
+        }
     }
 }
 
 impl Balancing {
-    pub fn new(kind: Kind, family: Family, bank: Bank, endpoints: usize) -> Balancing {
-        let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX);
-        Balancing { kind, family, bank, endpoints, algorithm: Algorithm::Random }
+    /// The chain of a kind for lists of so many slots: of all endpoints, and of those on this node.
+    pub fn new(kind: Kind, family: Family, bank: Bank, [cluster, local]: [usize; 2]) -> Balancing {
+        let number = |slots| u32::try_from(slots).unwrap_or(u32::MAX);
+        let endpoints = number(if kind.is_local() { local } else { cluster });
+        let here = if kind.parts().is_some() { number(local) } else { 0 };
+        Balancing { kind, family, bank, endpoints, here, algorithm: Algorithm::Random }
     }
 
     /// The same with another way to choose.
@@ -142,7 +137,8 @@ impl Balancing {
 
     /// The chain of a kind that there is once per family.
     pub const fn single(kind: Kind, family: Family) -> Balancing {
-        Balancing { kind, family, bank: Bank(0), endpoints: 0, algorithm: Algorithm::Random }
+        let algorithm = Algorithm::Random;
+        Balancing { kind, family, bank: Bank(0), endpoints: 0, here: 0, algorithm }
     }
 
     /// Reads a chain name back.
@@ -159,30 +155,39 @@ impl Balancing {
         let hashed = [Algorithm::HashClient, Algorithm::HashFlow];
         let hashed = hashed.into_iter().find_map(|one| Some((one, strip(one)?)));
         let (algorithm, name) = hashed.unwrap_or((Algorithm::Random, name));
-        let (kind, endpoints) = name.rsplit_once('-')?;
-        let (kind, bank) = parse_bank(kind)?;
-        let (kind, family) = of(kind).filter(|(kind, _)| !kind.is_single())?;
-        // As it is written: neither "+3" nor "03", and no 0.
-        let is_number = endpoints.starts_with(|digit: char| matches!(digit, '1'..='9'));
-        let endpoints = is_number.then(|| endpoints.parse().ok())??;
-        Some(Balancing { kind, family, bank, endpoints, algorithm })
+        let (first, endpoints) = name.rsplit_once('-')?;
+        let endpoints = number(endpoints)?;
+        let read = |first| {
+            let (kind, bank) = parse_bank(first)?;
+            let (kind, family) = of(kind)?;
+            Some(Balancing { kind, family, bank, endpoints, here: 0, algorithm })
+        };
+        if let Some(chain) = read(first) {
+            let is_whole = !chain.kind.is_single() && chain.kind.parts().is_none() && endpoints > 0;
+            return is_whole.then_some(chain);
+        }
+        let (first, here) = first.rsplit_once('-')?;
+        let chain = read(first).filter(|chain| chain.kind.parts().is_some())?;
+        Some(Balancing { here: number(here)?, ..chain })
     }
 
-    /// The chain that others than pods and the node go on to.
-    fn next(self) -> Option<Balancing> {
-        self.kind.next().map(|kind| Balancing { kind, ..self })
+    /// The chains that pods and the node itself, and that others go on to; None for a list without endpoints.
+    fn parts(self) -> Option<[Option<Balancing>; 2]> {
+        let [inside, outside] = self.kind.parts()?;
+        let list = |kind, endpoints| {
+            (endpoints > 0).then_some(Balancing { kind, endpoints, here: 0, ..self })
+        };
+        Some([list(inside, self.endpoints), list(outside, self.here)])
     }
 
     /// The chains that this one leads to.
     pub fn leads_to(self) -> impl Iterator<Item = Balancing> {
-        let short_circuit = Balancing::single(Kind::ShortCircuit, self.family);
-        let short_circuit = self.kind.is_external().then_some(short_circuit);
-        self.next().into_iter().chain(short_circuit)
+        self.parts().into_iter().flatten().flatten()
     }
 
     /// The map that its rules look into, where they do.
     pub fn map(self) -> Option<SetName> {
-        let looks = !self.kind.is_single() && self.kind.next().is_none();
+        let looks = !self.kind.is_single() && self.kind.parts().is_none();
         looks.then(|| SetName::new(self.kind.map(), self.family).in_bank(self.bank))
     }
 
@@ -207,12 +212,13 @@ impl Balancing {
     ///     jhash ip saddr . th sport mod 251 seed 0x6b756265 offset 251 map @cluster-endpoints4
     /// ```
     pub fn chain(self, pods: &Pods) -> Chain {
-        let rules = match (self.kind, self.next()) {
-            (Kind::ExternalNone, _) => external_rules(self.family, pods, Verdict::Drop),
-            (_, Some(next)) => {
-                external_rules(self.family, pods, Verdict::Goto(next.to_string().into()))
-            }
-            (_, None) => {
+        let rules = match self.parts() {
+            Some(parts) => parting_rules(
+                self.family,
+                pods,
+                parts.map(|chain| chain.map(|chain| chain.to_string().into())),
+            ),
+            None => {
                 let net = (self.endpoints > 1).then_some(Expression::Random(1));
                 let slots = [Some(self.slot(0)), net].into_iter().flatten();
                 let drop = Rule::new(vec![Statement::Verdict(Verdict::Drop)]);
@@ -261,29 +267,33 @@ impl Balancing {
     }
 }
 
-/// The rules of what external policy Local leads to: pods and the node itself are not outside and take the
-/// short circuit, everybody else gets `outside`.
+/// A number as it is written: neither "+3" nor "03".
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number: &u32| number.to_string() == text)
+}
+
+/// The rules of external policy Local: pods and the node itself are not outside and go to the first chain, everybody else to
+/// the second one; where there is none, packets are dropped.
 ///
 /// ```text
-/// ip saddr 10.244.0.0/16 goto short-circuit4
-/// iif 0 goto short-circuit4
-/// fib saddr type local goto short-circuit4
+/// ip saddr 10.244.0.0/16 goto cluster4-3
+/// iif 0 goto cluster4-3
+/// fib saddr type local goto cluster4-3
 /// goto local4-2
 /// ```
 ///
 /// What the node sends has come in by no interface; the routing table is asked about the rest only.
-pub fn external_rules(family: Family, pods: &Pods, outside: Verdict) -> Vec<Rule> {
-    let verdict = |verdict| Statement::Verdict(verdict);
-    let short_circuit = Balancing::single(Kind::ShortCircuit, family).to_string();
-    let short_circuit = || verdict(Verdict::Goto(short_circuit.as_str().into()));
+pub fn parting_rules(family: Family, pods: &Pods, parts: [Option<Arc<str>>; 2]) -> Vec<Rule> {
+    let [inside, outside] =
+        parts.map(|chain| Statement::Verdict(chain.map_or(Verdict::Drop, Verdict::Goto)));
     let is = |expression, constant| Statement::Match { expression, constant, negated: false };
     let node = [
         is(Expression::InputInterfaceIndex, Constant::NoInterface),
         is(Expression::SourceAddressType, Constant::TypeLocal),
     ];
-    let inside = pods.source(family).into_iter().chain(node);
-    let inside = inside.map(|source| Rule::new(vec![source, short_circuit()]));
-    inside.chain([Rule::new(vec![verdict(outside)])]).collect()
+    let sources = pods.source(family).into_iter().chain(node);
+    let rules = sources.map(|source| Rule::new(vec![source, inside.clone()]));
+    rules.chain([Rule::new(vec![outside])]).collect()
 }
 
 #[cfg(test)]
@@ -296,10 +306,12 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_read_back(
-            kind in 0..6usize, v6: bool, bank: u16, endpoints in 1..u32::MAX, algorithm in prop::sample::select(SHARED.to_vec())
+            kind in 0..6usize, v6: bool, bank: u16, endpoints in 1..u32::MAX, here: u32,
+            algorithm in prop::sample::select(SHARED.to_vec())
         ) {
-            let family = Family::BOTH[usize::from(v6)];
-            let chain = Balancing { kind: Kind::ALL[kind], family, bank: Bank(bank), endpoints, algorithm };
+            let (kind, family) = (Kind::ALL[kind], Family::BOTH[usize::from(v6)]);
+            let here = if kind.parts().is_some() { here } else { 0 };
+            let chain = Balancing { kind, family, bank: Bank(bank), endpoints, here, algorithm };
             prop_assert_eq!(Balancing::parse(&chain.to_string()), Some(chain));
         }
     }
@@ -311,17 +323,23 @@ mod tests {
             "cluster4-03",
             "cluster4-+3",
             "cluster-3",
-            "external-none4-1",
+            "external-reject4-1",
+            "external-local4-1",
+            "external-local4-01-1",
+            "external-local4-1-",
+            "local4-1-2",
             "x4-1",
             "cluster4.1-3",
-            "external-none4.2",
-            "hash-client-external-none4",
+            "external-reject4.2",
+            "hash-client-external-reject4",
             "random-cluster4-3",
             "hash-flow-hash-client-cluster4-3",
         ] {
             assert_eq!(Balancing::parse(name), None, "{name}");
         }
-        let none = Balancing::single(Kind::ExternalNone, Family::V6);
-        assert_eq!(Balancing::parse("external-none6"), Some(none));
+        let reject = Balancing::single(Kind::ExternalReject, Family::V6);
+        assert_eq!(Balancing::parse("external-reject6"), Some(reject));
+        let none_here = Balancing::new(Kind::ExternalLocal, Family::V4, Bank(0), [3, 0]);
+        assert_eq!(Balancing::parse("external-local4-0-3"), Some(none_here));
     }
 }

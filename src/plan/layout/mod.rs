@@ -13,7 +13,7 @@ mod balancing;
 mod rules;
 mod sets;
 
-pub use balancing::{Balancing, Kind, external_rules};
+pub use balancing::{Balancing, Kind, parting_rules};
 pub use rules::{
     MASQUERADE_ALWAYS, MASQUERADE_FROM_NODE, REJECT, REJECTED_AT_LOCALHOST, Uses, chains,
     is_base_chain, localhost_chain,

@@ -7,7 +7,7 @@
 //! | postrouting | `nat-postrouting` | what was translated: remembered, and masqueraded or not |
 //! | input | `nat-input` | what was translated and ends here: remembered |
 
-use super::{Balancing, Kind, SetKind, SetName, digit, nodeport_key, vip_key};
+use super::{Balancing, SetKind, SetName, digit, nodeport_key, vip_key};
 use crate::model::Protocol;
 use crate::plan::pods::{Pods, loopback};
 use nft_table::{
@@ -31,7 +31,7 @@ const TRANSPORTS: &[u8] = &[6, 17, 132];
 pub struct Uses {
     /// The sets that have elements.
     pub sets: Vec<SetName>,
-    /// The balancing chains in use whose rules are made here ([`Kind::follows_use`]).
+    /// The balancing chains in use whose rules are made here ([`Kind::is_single`](super::Kind::is_single)).
     pub chains: Vec<Balancing>,
     pub pods: Pods,
     /// Masquerade every flow to a ClusterIP.
@@ -74,11 +74,7 @@ pub fn chains(uses: &Uses) -> Vec<Chain> {
     for family in Family::BOTH {
         let of_family = Rules { uses, family };
         for chain in uses.chains.iter().filter(|chain| chain.family == family) {
-            let rules = match chain.kind {
-                Kind::ShortCircuit => of_family.short_circuit(),
-                _ => of_family.external_reject(),
-            };
-            chains.push(Chain::regular(chain.to_string(), rules));
+            chains.push(Chain::regular(chain.to_string(), of_family.external_reject()));
         }
         if uses.has(SetKind::LocalhostNodeports, family) {
             chains.push(Chain::regular(localhost_chain(family), of_family.localhost()));
@@ -324,18 +320,6 @@ impl Rules<'_> {
         [(SetKind::ClusterIps, goto(REJECT)), (SetKind::ServiceCidrs, verdict(Verdict::Drop))]
             .into_iter()
             .filter(|(kind, _)| self.has(*kind) && !self.uses.hold_refusals)
-    }
-
-    /// Where pods and the node find a Service with external policy Local once more; not if it has gone since
-    /// (see [`Balancing::chain`]).
-    fn short_circuit(&self) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        if self.has(SetKind::ShortCircuitServices) {
-            rules.push(rule([self.vmap(vip_key(self.family), SetKind::ShortCircuitServices)]));
-        }
-        rules.extend(self.nodeports(SetKind::ShortCircuitNodeports));
-        rules.push(rule([verdict(Verdict::Drop)]));
-        rules
     }
 
     /// As in kube-proxy, a frontend without endpoints does not come before NodePorts.

@@ -12,10 +12,6 @@ pub enum SetKind {
     ServiceIps,
     /// NodePorts: what becomes of a new flow.
     ServiceNodeports,
-    /// External policy Local: where pods and the node itself go, by address.
-    ShortCircuitServices,
-    /// External policy Local: where pods and the node itself go, by NodePort.
-    ShortCircuitNodeports,
     /// Session affinity: which chain remembers the chosen endpoint, by address.
     RememberServices,
     /// Session affinity: which chain remembers the chosen endpoint, by NodePort.
@@ -56,11 +52,9 @@ pub enum SetKind {
 
 impl SetKind {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [SetKind; 22] = [
+    pub const ALL: [SetKind; 20] = [
         SetKind::ServiceIps,
         SetKind::ServiceNodeports,
-        SetKind::ShortCircuitServices,
-        SetKind::ShortCircuitNodeports,
         SetKind::RememberServices,
         SetKind::RememberNodeports,
         SetKind::ExternalServices,
@@ -108,8 +102,6 @@ impl SetKind {
         match self {
             SetKind::ServiceIps => "service-ips",
             SetKind::ServiceNodeports => "service-nodeports",
-            SetKind::ShortCircuitServices => "short-circuit-services",
-            SetKind::ShortCircuitNodeports => "short-circuit-nodeports",
             SetKind::RememberServices => "remember-services",
             SetKind::RememberNodeports => "remember-nodeports",
             SetKind::ExternalServices => "external-services",
@@ -135,7 +127,6 @@ impl SetKind {
     pub const fn key(self) -> KeyStart {
         match self {
             SetKind::ServiceIps
-            | SetKind::ShortCircuitServices
             | SetKind::RememberServices
             | SetKind::ExternalServices
             | SetKind::ClusterEndpoints
@@ -143,7 +134,6 @@ impl SetKind {
             | SetKind::RestrictedServices
             | SetKind::AllowedSources => KeyStart::Address,
             SetKind::ServiceNodeports
-            | SetKind::ShortCircuitNodeports
             | SetKind::RememberNodeports
             | SetKind::ExternalNodeports
             | SetKind::NodeportClusterEndpoints
@@ -271,8 +261,6 @@ impl SetName {
         let (rest, data): (&[DataType], _) = match self.kind {
             SetKind::ServiceIps
             | SetKind::ServiceNodeports
-            | SetKind::ShortCircuitServices
-            | SetKind::ShortCircuitNodeports
             | SetKind::RememberServices
             | SetKind::RememberNodeports
             | SetKind::ExternalServices

@@ -74,7 +74,7 @@ impl Planner {
         let pods = Pods::new(&self.settings, self.node.as_deref());
         for (name, there) in &snapshot.chains {
             if let Some(chain) = Balancing::parse(name)
-                && !chain.kind.follows_use()
+                && !chain.kind.is_single()
                 && there.has_rules_of(&chain.chain(&pods))
             {
                 self.writer.keep_chain(chain);
