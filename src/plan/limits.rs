@@ -26,7 +26,8 @@
 //! not in it are not limited ([`nft_table::DYNAMIC_SIZE`]).
 
 use super::layout::{Kind, REJECT, address_type};
-use super::own::{Objects, Stage, base_name, chain, name};
+use super::own::{self, Objects, Stage, base_name, chain, name};
+use super::pods::Pods;
 use super::{PlannedFrontend, PortPlan, Route, elements};
 use crate::model::{Limits, ObjectName};
 use nft_table::{Chain, Expression, Rule, Set, SetData, SetFlags, Statement, Verdict};
@@ -48,15 +49,16 @@ pub fn entrance(service: &ObjectName, plan: &PortPlan, kind: Kind) -> Arc<str> {
 /// who has too many open ones, each with a counter.
 pub fn over_chain(service: &ObjectName, plan: &PortPlan) -> Option<Arc<str>> {
     plan.limits?;
-    let is_used = plan.frontends.iter().any(|planned| begins(planned).is_some());
+    let is_used = plan.frontends.iter().any(|planned| begins(plan, planned).is_some());
     is_used.then(|| name(LIMITS, service, plan, OVER))
 }
 
-/// What a port with limits needs; nothing without limits or without endpoints.
-pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
+/// What a port with limits needs; nothing without limits.
+pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
     let Some(limits) = plan.limits else { return Objects::default() };
-    let Some(over) = over_chain(service, plan) else { return Objects::default() };
-    let mut objects = Objects::default();
+    let chains = without_local(service, plan, pods);
+    let mut objects = Objects { chains, ..Objects::default() };
+    let Some(over) = over_chain(service, plan) else { return objects };
     let base = base_name(LIMITS, service, plan);
     let mut rule = |role: String, timeout, statement: &dyn Fn(Arc<str>) -> Statement| {
         let set: Arc<str> = format!("{base}/{role}").into();
@@ -78,7 +80,8 @@ pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
         })
     }));
     objects.chains.push(Chain::regular(over.clone(), rules));
-    let kinds: BTreeSet<Kind> = plan.frontends.iter().filter_map(begins).collect();
+    let kinds: BTreeSet<Kind> =
+        plan.frontends.iter().filter_map(|planned| begins(plan, planned)).collect();
     for kind in kinds {
         let next = chain(service, plan, kind, Stage::Affinity);
         let verdicts = [Verdict::Jump(over.clone()), Verdict::Goto(next)];
@@ -93,16 +96,34 @@ fn forgotten_after(limits: Limits) -> u64 {
     u64::from(limits.burst.div_ceil(limits.new_per_second)).max(60)
 }
 
-/// The kind of chain in which connections to a frontend begin; None where there is nothing to begin. What external policy
-/// Local drops in the end is counted as well.
-fn begins(planned: &PlannedFrontend) -> Option<Kind> {
+/// The kind of chain in which connections to a frontend are counted; None where all are refused or dropped.
+fn begins(plan: &PortPlan, planned: &PlannedFrontend) -> Option<Kind> {
     let [cluster, local, external] = elements::kinds(&planned.frontend);
     match planned.route {
         Route::Cluster => Some(cluster),
         Route::Local => Some(local),
-        Route::ExternalLocal => Some(external),
-        Route::Reject | Route::Drop => None,
+        Route::ExternalLocal if !plan.local.is_empty() => Some(external),
+        // Pods and the node itself: what comes from outside is dropped before.
+        Route::ExternalLocal if !plan.cluster.is_empty() => Some(cluster),
+        Route::ExternalLocal | Route::Reject | Route::Drop => None,
     }
+}
+
+/// The chains that part pods and the node from others where there is no endpoint on this node: what is dropped is not
+/// counted.
+fn without_local(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> {
+    let parted = plan
+        .frontends
+        .iter()
+        .filter(|planned| planned.route == Route::ExternalLocal && plan.local.is_empty());
+    let kinds: BTreeSet<Kind> =
+        parted.map(|planned| elements::kinds(&planned.frontend)[2]).collect();
+    let chain = |kind: Kind| {
+        let entrance = |kind| entrance(service, plan, kind);
+        let rules = own::parting_rules(plan, kind.parts()?, pods, entrance);
+        Some(Chain::regular(entrance(kind), rules))
+    };
+    kinds.into_iter().filter_map(chain).collect()
 }
 
 fn dynamic_set(name: Arc<str>, plan: &PortPlan, timeout: bool) -> Set {

@@ -26,7 +26,7 @@ pub struct Objects {
 pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
     let mut objects = affinity::objects(service, plan, pods);
     objects.chains.extend(round_robin::chains(service, plan, pods));
-    let limits = limits::objects(service, plan);
+    let limits = limits::objects(service, plan, pods);
     objects.sets.extend(limits.sets);
     objects.chains.extend(limits.chains);
     objects
