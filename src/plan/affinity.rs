@@ -26,7 +26,6 @@
 
 use super::layout::{Kind, address_type};
 use super::own::{self, Objects, Stage, base_name, name};
-use super::pods::Pods;
 use super::{Backend, Frontend, PortPlan, Route};
 use crate::model::ObjectName;
 use nft_table::Family;
@@ -49,7 +48,7 @@ pub fn remember_chain(service: &ObjectName, plan: &PortPlan) -> Arc<str> {
 }
 
 /// What a port with affinity needs; nothing without affinity or without endpoints.
-pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
+pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
     let Some(timeout) = plan.affinity else { return Objects::default() };
     let routes = || plan.frontends.iter().map(|planned| planned.route);
     let cluster = !plan.cluster.is_empty()
@@ -105,14 +104,6 @@ pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
             }
             let map = format!("{base}/{list}").into();
             objects.chains.push(look_up_first(service, plan, kind, map));
-        }
-        let kind = if by_nodeport { Kind::ExternalNodePortLocal } else { Kind::ExternalLocal };
-        if let Some(parts) = kind.parts()
-            && frontends().any(|planned| planned.route == Route::ExternalLocal)
-        {
-            let own = |kind| balancing_chain(service, plan, kind);
-            let rules = own::parting_rules(plan, parts, pods, own);
-            objects.chains.push(Chain::regular(own(kind), rules));
         }
     }
     if !remember.is_empty() {

@@ -26,8 +26,7 @@
 //! not in it are not limited ([`nft_table::DYNAMIC_SIZE`]).
 
 use super::layout::{Kind, REJECT, address_type};
-use super::own::{self, Objects, Stage, base_name, chain, name};
-use super::pods::Pods;
+use super::own::{Objects, Stage, base_name, chain, name};
 use super::{PlannedFrontend, PortPlan, Route, elements};
 use crate::model::{Limits, ObjectName};
 use nft_table::{Chain, Expression, Rule, Set, SetData, SetFlags, Statement, Verdict};
@@ -53,12 +52,11 @@ pub fn over_chain(service: &ObjectName, plan: &PortPlan) -> Option<Arc<str>> {
     is_used.then(|| name(LIMITS, service, plan, OVER))
 }
 
-/// What a port with limits needs; nothing without limits.
-pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
+/// What a port with limits needs; nothing without limits or where nobody is let in.
+pub fn objects(service: &ObjectName, plan: &PortPlan) -> Objects {
     let Some(limits) = plan.limits else { return Objects::default() };
-    let chains = without_local(service, plan, pods);
-    let mut objects = Objects { chains, ..Objects::default() };
-    let Some(over) = over_chain(service, plan) else { return objects };
+    let Some(over) = over_chain(service, plan) else { return Objects::default() };
+    let mut objects = Objects::default();
     let base = base_name(LIMITS, service, plan);
     let mut rule = |role: String, timeout, statement: &dyn Fn(Arc<str>) -> Statement| {
         let set: Arc<str> = format!("{base}/{role}").into();
@@ -107,23 +105,6 @@ fn begins(plan: &PortPlan, planned: &PlannedFrontend) -> Option<Kind> {
         Route::ExternalLocal if !plan.cluster.is_empty() => Some(cluster),
         Route::ExternalLocal | Route::Reject | Route::Drop => None,
     }
-}
-
-/// The chains that part pods and the node from others where there is no endpoint on this node: what is dropped is not
-/// counted.
-fn without_local(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> {
-    let parted = plan
-        .frontends
-        .iter()
-        .filter(|planned| planned.route == Route::ExternalLocal && plan.local.is_empty());
-    let kinds: BTreeSet<Kind> =
-        parted.map(|planned| elements::kinds(&planned.frontend)[2]).collect();
-    let chain = |kind: Kind| {
-        let entrance = |kind| entrance(service, plan, kind);
-        let rules = own::parting_rules(plan, kind.parts()?, pods, entrance);
-        Some(Chain::regular(entrance(kind), rules))
-    };
-    kinds.into_iter().filter_map(chain).collect()
 }
 
 fn dynamic_set(name: Arc<str>, plan: &PortPlan, timeout: bool) -> Set {

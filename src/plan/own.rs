@@ -1,11 +1,12 @@
 //! Objects that belong to a single Service port: of limits, of session affinity and of round robin.
 
-use super::layout::{self, Balancing, Kind};
+use super::layout::{Balancing, Kind, parting_rules};
 use super::pods::Pods;
-use super::{Backend, PortPlan, affinity, limits, round_robin};
+use super::{Backend, PortPlan, Route, affinity, elements, limits, round_robin};
 use crate::model::{Algorithm, ObjectName};
-use nft_table::{Chain, Family, Key, Rule, Set};
+use nft_table::{Chain, Family, Key, Set};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The longest name that the kernel takes is 255 bytes (`NFT_NAME_MAXLEN`); roles need up to 26 of them. With the names
@@ -24,11 +25,12 @@ pub struct Objects {
 
 /// All that a port has for itself.
 pub fn objects(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Objects {
-    let mut objects = affinity::objects(service, plan, pods);
+    let mut objects = affinity::objects(service, plan);
     objects.chains.extend(round_robin::chains(service, plan, pods));
-    let limits = limits::objects(service, plan, pods);
+    let limits = limits::objects(service, plan);
     objects.sets.extend(limits.sets);
     objects.chains.extend(limits.chains);
+    objects.chains.extend(parting_chains(service, plan, pods));
     objects
 }
 
@@ -65,16 +67,20 @@ pub fn shared_chain(plan: &PortPlan, kind: Kind) -> Balancing {
     Balancing::new(kind, plan.family, plan.bank, slots).by(plan.algorithm)
 }
 
-/// The rules of a chain of a port's own that parts pods and the node from others, who go on in chains of these names.
-pub fn parting_rules(
-    plan: &PortPlan,
-    parts: [Kind; 2],
-    pods: &Pods,
-    name: impl Fn(Kind) -> Arc<str>,
-) -> Vec<Rule> {
-    let list = |kind: Kind| if kind.is_local() { &plan.local } else { &plan.cluster };
-    let chain = |kind| (!list(kind).is_empty()).then(|| name(kind));
-    layout::parting_rules(plan.family, pods, parts.map(chain))
+/// The chains of a port's own that part pods and the node from others, for external policy Local. Limits come before,
+/// unless others are dropped anyway: those are not counted.
+fn parting_chains(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> {
+    let first = if plan.local.is_empty() { Stage::Limits } else { Stage::Affinity };
+    let parted = plan.frontends.iter().filter(|planned| planned.route == Route::ExternalLocal);
+    let kinds: BTreeSet<Kind> =
+        parted.map(|planned| elements::kinds(&planned.frontend)[2]).collect();
+    let parting = |kind: Kind| {
+        let list = |kind: Kind| if kind.is_local() { &plan.local } else { &plan.cluster };
+        let next = |kind| (!list(kind).is_empty()).then(|| chain(service, plan, kind, first));
+        let rules = parting_rules(plan.family, pods, kind.parts()?.map(next));
+        Some(Chain::regular(own_chain(service, plan, kind, first)?, rules))
+    };
+    kinds.into_iter().filter_map(parting).collect()
 }
 
 /// The chain in which connections of a kind begin at a stage.

@@ -40,33 +40,21 @@ pub fn chains(service: &ObjectName, plan: &PortPlan, pods: &Pods) -> Vec<Chain> 
     }
     let used: BTreeSet<Kind> = plan.frontends.iter().flat_map(|f| kinds(plan, f)).collect();
     let chain = |kind: Kind| {
-        let rules = match kind.parts() {
-            None => own::shared_chain(plan, kind).chain(pods).rules,
-            Some(parts) => {
-                own::parting_rules(plan, parts, pods, |kind| chain_name(service, plan, kind))
-            }
-        };
+        let rules = own::shared_chain(plan, kind).chain(pods).rules;
         Chain::regular(chain_name(service, plan, kind), rules)
     };
     used.into_iter().map(chain).collect()
 }
 
-/// The kinds of chains that a frontend uses.
+/// The kinds of chains that a frontend uses, apart from those that part pods and the node from others.
 fn kinds(plan: &PortPlan, planned: &PlannedFrontend) -> Vec<Kind> {
-    let [cluster, local, external] = elements::kinds(&planned.frontend);
+    let [cluster, local, _] = elements::kinds(&planned.frontend);
     let mut kinds = match planned.route {
         Route::Cluster => vec![cluster],
         Route::Local => vec![local],
-        // With session affinity that has an external chain of its own.
-        Route::ExternalLocal if plan.affinity.is_some() => vec![cluster, local],
-        Route::ExternalLocal => vec![cluster, local, external],
+        Route::ExternalLocal => vec![cluster, local],
         Route::Reject | Route::Drop => Vec::new(),
     };
-    let has_any = |kind: &Kind| match kind {
-        kind if kind.is_local() => !plan.local.is_empty(),
-        kind if kind.parts().is_some() => true,
-        _ => !plan.cluster.is_empty(),
-    };
-    kinds.retain(has_any);
+    kinds.retain(|kind| !if kind.is_local() { &plan.local } else { &plan.cluster }.is_empty());
     kinds
 }
