@@ -111,20 +111,18 @@ pub fn chains(uses: &Uses) -> Vec<Chain> {
     chains
 }
 
-/// The rules for frontends whose clients keep their address. Pods are let go before the routing table is asked.
+/// The rules for frontends whose clients keep their address. What the node sends came in by no interface, and so did what
+/// passes from one port of a bridge to another: the routing table is asked about these only.
 ///
 /// ```text
 /// ip saddr . ip daddr @hairpin4 masquerade fully-random
-/// ip saddr 10.244.0.0/16 accept
-/// fib saddr type local masquerade fully-random
+/// iif 0 fib saddr type local masquerade fully-random
 /// ```
 fn masquerade_from_node(uses: &Uses) -> Vec<Rule> {
     let hairpin = Family::BOTH.into_iter().flat_map(|family| Rules { uses, family }.hairpin());
-    let by_address = Family::BOTH.into_iter().filter(|family| uses.pods.network(*family).is_some());
-    let pods = by_address.filter_map(|family| uses.pods.source(family));
-    let pods = pods.map(|source| rule([source, verdict(Verdict::Accept)]));
-    let from_node = rule([source_is_local(), Statement::Masquerade]);
-    hairpin.chain(pods).chain([from_node]).collect()
+    let no_input = matches(Expression::InputInterfaceIndex, Constant::NoInterface);
+    let from_node = rule([no_input, source_is_local(), Statement::Masquerade]);
+    hairpin.chain([from_node]).collect()
 }
 
 /// What [`localhost_chain`] counts, in the order of its rules.
