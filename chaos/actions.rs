@@ -47,6 +47,8 @@ pub struct Chaos<'l> {
     pub done: BTreeMap<&'static str, usize>,
     /// When somebody took the table, or something of it, away.
     pub away: Vec<Instant>,
+    /// From when to when a table was put by hand into the place of the proxy's.
+    pub exchanged: Vec<(Instant, Instant)>,
     /// What was done when.
     events: Vec<(Instant, &'static str)>,
     logs: Vec<String>,
@@ -102,6 +104,7 @@ impl<'l> Chaos<'l> {
             random: seed.wrapping_mul(2).wrapping_add(1),
             done: BTreeMap::new(),
             away: Vec::new(),
+            exchanged: Vec::new(),
             events: Vec::new(),
             logs: Vec::new(),
             others: None,
@@ -209,17 +212,15 @@ impl<'l> Chaos<'l> {
         self.wait_until_healthy();
         thread::sleep(Duration::from_millis(100));
         self.end(Signal::SIGKILL);
-        // In the place of the other one at one moment. A packet that is under way just then finds no frontend in the maps
-        // that go, but the sets that go still have their elements: nobody may be refused for that. What is dropped
-        // comes again.
-        self.lab.nft(&[
-            "flush set inet kube-proxy cluster-ips4; flush set inet kube-proxy cluster-ips6",
-        ]);
         let reference = include_str!("../netns-tests/reference.nft");
         let text = format!("delete table inet kube-proxy\n{reference}\n{MORE_OF_THE_FIRST_LAYOUT}");
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), text).expect("write it");
+        // In the place of the other one at one moment. A packet that is under way just then finds no frontend in the maps
+        // that go. The proxy itself never does it like that.
+        let before = Instant::now();
         self.lab.nft(&["-f", file.path().to_str().expect("UTF-8")]);
+        self.exchanged.push((before, Instant::now()));
         self.start();
         self.wait_until_healthy();
         "upgrade from the first layout"
@@ -301,13 +302,15 @@ impl<'l> Chaos<'l> {
         }
     }
 
-    /// What happened last before a loss.
+    /// What ended last before a loss began, and what ended first after that.
     pub fn nearest(&self, loss: &Loss) -> String {
-        let before = self.events.iter().rev().find(|(at, _)| *at <= loss.to);
-        before.map_or_else(String::new, |(at, what)| {
-            let ago = loss.to.saturating_duration_since(*at).as_millis();
-            format!("{what}, {ago} ms before it ended")
-        })
+        let millis = |from: Instant, to: Instant| to.saturating_duration_since(from).as_millis();
+        let before = self.events.iter().rev().find(|(at, _)| *at <= loss.from);
+        let after = self.events.iter().find(|(at, _)| *at > loss.from);
+        let before =
+            before.map(|(at, what)| format!("{} ms after: {what}", millis(*at, loss.from)));
+        let after = after.map(|(at, what)| format!("{} ms before: {what}", millis(loss.from, *at)));
+        before.into_iter().chain(after).collect::<Vec<String>>().join(", ")
     }
 
     /// What is not as it should be in the end.
