@@ -219,10 +219,16 @@ fn what_the_kernel_has_otherwise_is_told() {
         "cluster-endpoints4",
         "{ 10.96.0.10 . tcp . 80 . 1 }",
     ]);
+    nft(&["flush", "set", table[0], table[1], "cluster-ips4"]);
+    nft(&["flush", "set", table[0], table[1], "hairpin4"]);
+    nft(&["add", "element", table[0], table[1], "external-ips4", "{ 10.96.0.10 }"]);
     nft(&["insert", "rule", table[0], table[1], "cluster4-2", "counter"]);
     assert_eq!(
         explained(&proxy),
         [
+            "+ element @cluster-ips4 { 10.96.0.10 }",
+            "- element @external-ips4 { 10.96.0.10 }",
+            "+ element @hairpin4 { 10.244.0.11 . 10.244.0.11 }",
             "+ element @cluster-endpoints4 { 10.96.0.10 . tcp . 80 . 1 : 10.244.1.11 . 8080 }",
             "chain cluster4-2: its rules are others than planned: nft list chain inet kube-proxy cluster4-2",
         ]

@@ -144,21 +144,22 @@ fn is_remembered(plan: &PortPlan, planned: &PlannedFrontend) -> bool {
     plan.affinity.is_some() && has_backends(plan, planned)
 }
 
-/// The sets of addresses that a frontend's address is in, as that of others may be. They change only with what [`head`]
+/// The sets of addresses that a frontend's address may be in.
+pub const ADDRESS_SETS: [SetKind; 3] =
+    [SetKind::ClusterIps, SetKind::AffinityIps, SetKind::ExternalIps];
+
+/// Those of [`ADDRESS_SETS`] that a frontend's address is in, as that of others may be. They change only with what [`head`]
 /// says, too.
 pub fn address_sets(
     plan: &PortPlan,
     planned: &PlannedFrontend,
 ) -> impl Iterator<Item = (SetName, Key)> + use<> {
     let is_external = planned.masquerade != Masquerade::BySource;
-    let kinds = [
-        (SetKind::ClusterIps, !is_external),
-        (SetKind::AffinityIps, is_remembered(plan, planned)),
-        (SetKind::ExternalIps, is_external && has_backends(plan, planned)),
-    ];
+    let is_in =
+        [!is_external, is_remembered(plan, planned), is_external && has_backends(plan, planned)];
     let family = plan.family;
     planned.frontend.address().into_iter().flat_map(move |address| {
-        let wanted = kinds.into_iter().filter(|(_, is_in)| *is_in);
+        let wanted = ADDRESS_SETS.into_iter().zip(is_in).filter(|(_, is_in)| *is_in);
         let key = Key::builder().address(address).build();
         wanted.map(move |(kind, _)| (SetName::new(kind, family), key.clone()))
     })
@@ -223,6 +224,11 @@ pub fn slots<'a>(
         Route::Reject | Route::Drop => (None, None),
     };
     [cluster, local].into_iter().flatten()
+}
+
+/// The key of an endpoint on this node that may lead to itself.
+pub fn hairpin_key(ip: IpAddr) -> Key {
+    Key::builder().address(ip).address(ip).build()
 }
 
 /// The key of a source that may connect to a frontend.

@@ -122,6 +122,18 @@ impl Planner {
         for kind in elements::head_sets(&planned.frontend) {
             add(SetName::new(kind, plan.family), &mut [key.clone()].into_iter());
         }
+        // Also those that its address should not be in.
+        if let Some(address) = planned.frontend.address() {
+            let key = Key::builder().address(address).build();
+            for kind in elements::ADDRESS_SETS {
+                add(SetName::new(kind, plan.family), &mut [key.clone()].into_iter());
+            }
+        }
+        if let Some((set, key)) = elements::localhost(plan, planned) {
+            add(set, &mut [key].into_iter());
+        }
+        let endpoints = plan.hairpin.iter().map(|ip| elements::hairpin_key(*ip));
+        add(SetName::new(SetKind::Hairpin, plan.family), &mut endpoints.into_iter());
         for slots in elements::slots(plan, planned) {
             add(slots.map, &mut elements::slot_keys(&planned.frontend, slots.numbers()));
         }

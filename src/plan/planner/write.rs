@@ -6,8 +6,7 @@ use crate::plan::layout::{SetKind, SetName};
 use crate::plan::{Backend, PlannedFrontend, PortPlan, elements, own};
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
-use nft_table::{Key, Value};
-use std::net::IpAddr;
+use nft_table::Value;
 use std::sync::Arc;
 
 impl Planner {
@@ -51,7 +50,7 @@ impl Planner {
         }
         for ip in &old.hairpin {
             if new.is_none_or(|new| new.hairpin.binary_search(ip).is_err()) {
-                self.writer.take(set(SetKind::Hairpin), &hairpin_key(*ip));
+                self.writer.take(set(SetKind::Hairpin), &elements::hairpin_key(*ip));
             }
         }
         if own::has_objects(old) {
@@ -145,7 +144,7 @@ impl Planner {
         }
         for ip in &new.hairpin {
             if old.is_none_or(|old| old.hairpin.binary_search(ip).is_err()) {
-                self.writer.put(set(SetKind::Hairpin), hairpin_key(*ip), Value::Member);
+                self.writer.put(set(SetKind::Hairpin), elements::hairpin_key(*ip), Value::Member);
             }
         }
     }
@@ -201,8 +200,4 @@ fn only_in(of: Option<&Arc<[IpNet]>>, other: Option<&Arc<[IpNet]>>) -> Vec<IpNet
         (Some(of), None) => of.to_vec(),
         _ => Vec::new(),
     }
-}
-
-fn hairpin_key(ip: IpAddr) -> Key {
-    Key::builder().address(ip).address(ip).build()
 }
