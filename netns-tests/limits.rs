@@ -213,8 +213,9 @@ fn limits_go_with_every_algorithm_and_session_affinity() {
             assert_eq!(limits.refused, Some(refused(&proxy, &lab)));
             assert_eq!(limits.refused.unwrap().new_per_second as usize, 20 - seen.len());
             assert_eq!(explained[0].kernel.as_ref().unwrap().differences, [""; 0]);
-            // nft 1.0.6 cannot load maps of IPv6 clients.
-            if affinity == "None" {
+            // nft 1.0.6 cannot load maps of IPv6 clients. What a hash leads to is thousands of elements, which say nothing
+            // of limits and which nft takes minutes for in an emulated machine.
+            if affinity == "None" && !algorithm.starts_with("hash") {
                 loads_again(&lab);
             }
             proxy.delete(objects![with("open=1")]);
