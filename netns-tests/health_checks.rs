@@ -38,7 +38,7 @@ fn answering(lab: &Lab) -> (Manifests, Program<'_>) {
     manifests.apply(web(lab, &["a", "b", "c"]));
     let config = json!({ "nodePortAddresses": ["0.0.0.0/0", "::/0"] });
     let mut program = Program::start(lab, &manifests, Some(config));
-    wait_for(&lab, &mut program, "\"localEndpoints\": 2");
+    wait_for(lab, &mut program, "\"localEndpoints\": 2");
     (manifests, program)
 }
 
