@@ -4,6 +4,7 @@ use crate::world::*;
 use kube_proxy::kernel::Kernel;
 use kube_proxy::kernel::fake::FakeKernel;
 use kube_proxy::metrics::kernel::Rebuild;
+use kube_proxy::model::Change;
 use kube_proxy::plan::layout::{INTERIM, TABLE};
 use kube_proxy::sync::Engine;
 use nft_table::{Key, Operation, Ownership, Transaction, Value, Verdict};
@@ -109,6 +110,45 @@ fn what_was_kept_of_a_refused_service_stays_for_others_who_want_it() {
     let there: Vec<bool> =
         [3, 13, 23].into_iter().map(|pod| reaches_itself(&mut engine, pod)).collect();
     assert_eq!(there, [true, true, false]);
+}
+
+#[test]
+fn what_is_kept_of_an_earlier_layout_is_found_by_its_address() {
+    let with_external_ip = || {
+        let mut change = service(3);
+        if let Change::Service(_, Some(service)) = &mut change {
+            service.external_ips = vec![vip(203)];
+        }
+        change
+    };
+    let mut first = engine(FakeKernel::new());
+    first.apply(with_external_ip());
+    first.apply(slice(3, &[3, 13]));
+    first.sync().unwrap();
+    let mut kernel = next(&mut first);
+    let address = Key::builder().address(vip(203)).build();
+    let has = |kernel: &FakeKernel, set: &str, key: &Key| kernel.get(TABLE, set, key).is_some();
+    assert!(has(&kernel, "external-ips4", &address));
+    // An earlier version did not ask for the address first.
+    let addresses = kernel.content(TABLE).unwrap().sets["external-ips4"].set.clone().unwrap();
+    let flush = Transaction::new(TABLE, vec![Operation::FlushSet(&addresses)]);
+    kernel.commit(&flush).unwrap();
+
+    kernel.refuse("service-ips4", key(203), libc::EINVAL);
+    let mut engine = engine(kernel);
+    engine.apply(with_external_ip());
+    engine.apply(slice(3, &[3, 13, 23]));
+    assert_eq!(engine.sync().unwrap().quarantined, 1);
+    // Its packets are still looked up, and so masqueraded.
+    assert!(has(engine.kernel_mut(), "external-services4", &key(203)));
+    assert!(has(engine.kernel_mut(), "external-ips4", &address));
+
+    // It does not stay there for nobody.
+    engine.kernel_mut().refuse_nothing();
+    engine.apply(service(3));
+    assert_eq!(engine.sync().unwrap().quarantined, 0);
+    assert!(!has(engine.kernel_mut(), "external-services4", &key(203)));
+    assert!(!has(engine.kernel_mut(), "external-ips4", &address));
 }
 
 #[test]
