@@ -20,6 +20,11 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// Whether it began within a time. One that times out would overlap with whatever happens in the next seconds.
+    pub fn began(&self, from: Instant, to: Instant) -> bool {
+        (from..=to).contains(&self.from)
+    }
+
     /// Whether some of it was within a time.
     pub fn overlaps(&self, from: Instant, to: Instant) -> bool {
         self.from <= to && from <= self.to
