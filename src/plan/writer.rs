@@ -143,12 +143,12 @@ impl Writer {
                 before.into_iter().for_each(|chain| self.leave_chain(chain));
             }
         }
-        self.insert(id, key, value);
+        self.table.insert(id, key, value).expect(ELEMENTS_FIT);
     }
 
-    /// Puts an element into the set of a single Service.
-    pub fn insert(&mut self, set: SetId, key: Key, value: Value) {
-        self.table.insert(set, key, value).expect(ELEMENTS_FIT);
+    /// Makes the set of a single Service hold just these elements.
+    pub fn fill(&mut self, set: SetId, elements: Vec<(Key, Value)>) {
+        self.table.replace_elements(set, elements).expect(ELEMENTS_FIT);
     }
 
     /// Takes away an element of a Service; one that others want, too, when the last of them gives it up.
@@ -182,13 +182,16 @@ impl Writer {
             return;
         }
         let id = self.set(set);
-        self.table.replace_elements(id, elements).expect(ELEMENTS_FIT);
+        self.fill(id, elements);
         self.note_emptied(set, id);
     }
 
     /// Takes away the sets whose last element went, and the rules that look into them. To be called when the kernel has
     /// let go of the elements: a packet that is under way meets the rules of before, whatever is written.
     pub fn remove_emptied(&mut self) {
+        if self.table.keeps_unused() {
+            return;
+        }
         for set in std::mem::take(&mut self.emptied) {
             let Some(id) = self.sets.get(set).filter(|id| self.table.len(*id) == 0) else {
                 continue;
@@ -311,6 +314,20 @@ impl Writer {
         self.retired_chains.insert(name);
     }
 
+    /// A chain of a single Service is not planned any more, but what the kernel has of it stays; so do those that are not
+    /// needed any more and lead to it.
+    pub fn disown_chain(&mut self, name: &str) {
+        let before = self.table.chain(name).map(led_to).unwrap_or_default();
+        self.table.disown_chain(name);
+        before.into_iter().for_each(|chain| self.leave_chain(chain));
+        let leads_there = |other: &Arc<str>| {
+            let rules = self.table.chain(other).into_iter().flat_map(|chain| &chain.rules);
+            rules.flat_map(|rule| rule.chains()).any(|chain| **chain == *name)
+        };
+        let others: Vec<Arc<str>> = self.retired_chains.extract_if(.., leads_there).collect();
+        others.iter().for_each(|other| self.disown_chain(other));
+    }
+
     /// The set of a single Service; added if it is not there.
     pub fn put_set(&mut self, set: Set) -> SetId {
         self.retired_sets.remove(&set.name);
@@ -327,21 +344,32 @@ impl Writer {
 
     /// Whether [`Writer::delete_unused`] has something to do.
     pub fn has_unused(&self) -> bool {
-        !self.idle.is_empty()
+        let is_unused = !self.idle.is_empty()
             || !self.retired_chains.is_empty()
             || !self.retired_sets.is_empty()
             || self.empty_slots.iter().any(|set| self.is_empty(*set))
-            || self.table.has_unused()
+            || self.table.has_unused();
+        is_unused && !self.table.keeps_unused()
     }
 
     /// Deletes the chains and sets that nothing leads to.
     pub fn delete_unused(&mut self) {
+        if self.table.keeps_unused() {
+            return;
+        }
         self.table.delete_unused();
         self.drop_unused(true);
     }
 
     /// Forgets the chains and sets that nothing leads to and that the kernel has never had. It may have refused them.
     pub fn drop_unwritten(&mut self) {
+        // What some that the kernel has were to look into or lead to may go.
+        for name in self.retired_chains.clone() {
+            if !self.is_new(&name) && !self.table.is_chain_as_written(&name) {
+                self.retired_chains.remove(&name);
+                self.disown_chain(&name);
+            }
+        }
         while self.drop_unused(false) {}
     }
 

@@ -116,10 +116,12 @@ fn service(number: u8, wanted: &Wanted) -> Service {
         internal_local: false,
         external_local: false,
         affinity: None,
-        algorithm: None,
+        // Some have chains of their own, which are others with other pods.
+        algorithm: (number >= 4).then_some(Algorithm::RoundRobin),
         weights: None,
         table_size: None,
-        limits: (number % 3 == 1).then(|| Limits::parse("open=5").unwrap()),
+        limits: (number % 3 == 1)
+            .then(|| Limits::parse(&format!("open={}", wanted.pods.len() + 5)).unwrap()),
         reset_gone: None,
         source_ranges: Vec::new(),
         unreadable_ranges: Vec::new(),
@@ -448,6 +450,97 @@ fn a_replacement_that_is_refused_takes_nothing_away() {
         Step::Change(1, wanted(&[1], Kind::ClusterIp)),
         Step::Tamper(Tamper::Reload),
         Step::Sync,
+    ] {
+        world.step(step).unwrap();
+    }
+    world.settle().unwrap();
+}
+
+/// A chain that the kernel has was to lead to a new one, and nobody needs either any more: what is not written does not
+/// lead there.
+#[test]
+fn what_was_to_lead_to_something_new_does_so_no_more() {
+    let wanted = |pods: &[u8], kind| Some(Wanted { pods: pods.iter().copied().collect(), kind });
+    let mut world = World::new(false, 1000);
+    let mut lost = vec![None; 7];
+    lost.push(Some(Fault::LoseTransaction));
+    for step in [
+        Step::Change(2, wanted(&[1], Kind::Affinity)),
+        Step::Sync,
+        Step::Faults(lost),
+        Step::Change(4, wanted(&[1], Kind::ClusterIp)),
+        Step::Change(2, wanted(&[], Kind::ClusterIp)),
+        Step::Restart,
+        Step::Faults(vec![Some(Fault::FailRead(libc::EINTR))]),
+        Step::Refuse(Some(1)),
+        Step::Sync,
+        Step::Change(1, wanted(&[], Kind::ClusterIp)),
+        Step::Change(4, wanted(&[1], Kind::Affinity)),
+        Step::Sync,
+        Step::Sync,
+        Step::Change(4, None),
+        Step::Sync,
+    ] {
+        world.step(step).unwrap();
+    }
+    world.settle().unwrap();
+}
+
+/// The kernel refuses the new version of a Service whose old one is known to no one but the kernel: what that has of it
+/// leads to chains of its own, and they stay, whatever goes beside.
+#[test]
+fn chains_of_a_service_that_is_kept_as_it_was_stay() {
+    let wanted = |pods: &[u8], kind| Some(Wanted { pods: pods.iter().copied().collect(), kind });
+    for (number, before, after) in [
+        (2, wanted(&[1], Kind::Affinity), wanted(&[1], Kind::ClusterIp)),
+        (2, wanted(&[1], Kind::Affinity), wanted(&[1, 2], Kind::NodePort)),
+        (4, wanted(&[1], Kind::ClusterIp), wanted(&[], Kind::Affinity)),
+        (4, wanted(&[1, 2], Kind::Affinity), wanted(&[], Kind::ClusterIp)),
+        (5, wanted(&[1, 2], Kind::Affinity), wanted(&[], Kind::ClusterIp)),
+    ] {
+        let mut world = World::new(false, 1000);
+        for step in [
+            Step::Change(number, before.clone()),
+            Step::Change(3, wanted(&[1], Kind::NodePort)),
+            Step::Sync,
+            Step::Refuse(Some(number)),
+            Step::Change(number, after.clone()),
+            Step::Restart,
+        ] {
+            world.step(step).unwrap();
+        }
+        let of_it = |world: &mut World| {
+            let content = world.engine.kernel_mut().content(TABLE).unwrap();
+            let name = format!("/service-{number}/");
+            let chains = content.chains.into_iter().filter(|(chain, _)| chain.contains(&name));
+            chains.collect::<BTreeMap<_, _>>()
+        };
+        let there = of_it(&mut world);
+        assert!(!there.is_empty());
+        assert!(!world.engine.sync().unwrap().refused.is_empty(), "{before:?} {after:?}");
+        world.engine.delete_unused().unwrap();
+        assert_eq!(of_it(&mut world), there, "{before:?} {after:?}");
+        world.step(Step::Change(3, None)).unwrap();
+        world.engine.sync().unwrap();
+        world.engine.doubt();
+        world.engine.sync().unwrap();
+        assert_eq!(of_it(&mut world), there, "{before:?} {after:?}");
+        world.settle().unwrap();
+    }
+}
+
+/// A Service gives up affinity, is refused and kept as it is, and goes: so do all of its chains.
+#[test]
+fn all_chains_of_a_service_that_was_kept_go_with_it() {
+    let wanted = |kind| Some(Wanted { pods: BTreeSet::from([1]), kind });
+    let mut world = World::new(false, 1000);
+    for step in [
+        Step::Change(5, wanted(Kind::Affinity)),
+        Step::Sync,
+        Step::Refuse(Some(5)),
+        Step::Change(5, wanted(Kind::ClusterIp)),
+        Step::Sync,
+        Step::Change(5, None),
     ] {
         world.step(step).unwrap();
     }

@@ -176,6 +176,8 @@ impl Planner {
     pub(super) fn keep_unknown(&mut self) {
         let absent = |name: &&ObjectName| self.services.get(*name).is_some_and(|e| e.absent);
         let unknown: Vec<ObjectName> = self.held.keys().filter(absent).cloned().collect();
+        // What the kernel has of them may lead to whatever nobody else needs.
+        self.writer.table.keep_unused(!unknown.is_empty());
         if unknown.is_empty() {
             return;
         }

@@ -73,9 +73,21 @@ impl Planner {
         head
     }
 
-    /// Chains and maps stay for a while, but what the maps remember goes at once.
+    /// Chains and maps stay for a while, but what the maps remember goes at once; what belongs to a Service that is held
+    /// and absent stays as the kernel has it.
     fn take_away_own(&mut self, name: &ObjectName, old: &PortPlan, new: Option<&PortPlan>) {
         let old = own::objects(name, old, self.writer.pods());
+        if self.services.get(name).is_some_and(|entry| entry.absent) {
+            old.chains.iter().for_each(|chain| self.writer.disown_chain(&chain.name));
+            let sets = old.maps.into_iter().map(|(map, _)| map);
+            for set in sets.chain(old.sets.into_iter().map(|(set, _)| set)) {
+                if let Some(id) = self.writer.table.set_id(&set.name) {
+                    self.writer.table.keep_elements(id);
+                }
+                self.writer.retire_set(set.name);
+            }
+            return;
+        }
         let new = new.map(|new| own::objects(name, new, self.writer.pods())).unwrap_or_default();
         for chain in old.chains {
             if !new.chains.iter().any(|kept| kept.name == chain.name) {
@@ -88,13 +100,8 @@ impl Planner {
                 self.writer.retire_set(set.name);
             }
         }
-        for (set, keys) in old.sets {
-            let Some(id) = self.writer.table.set_id(&set.name) else { continue };
-            let kept = new.sets.iter().find(|(kept, _)| kept.name == set.name);
-            for key in keys.iter().filter(|key| kept.is_none_or(|(_, kept)| !kept.contains(key))) {
-                self.writer.table.remove(id, key);
-            }
-            if kept.is_none() {
+        for (set, _) in old.sets {
+            if !new.sets.iter().any(|(kept, _)| kept.name == set.name) {
                 self.writer.retire_set(set.name);
             }
         }
@@ -163,7 +170,7 @@ impl Planner {
         }
         for (set, keys) in objects.sets {
             let id = self.writer.put_set(set);
-            keys.into_iter().for_each(|key| self.writer.insert(id, key, Value::Member));
+            self.writer.fill(id, keys.into_iter().map(|key| (key, Value::Member)).collect());
         }
         objects.chains.into_iter().for_each(|chain| self.writer.put_chain(chain));
     }

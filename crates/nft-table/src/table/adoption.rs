@@ -73,7 +73,7 @@ impl Table {
         for (name, there) in there {
             match there.base {
                 None => {
-                    self.unused_chains.insert(name);
+                    self.unused_chains.insert(name, KernelChain::Different { base: None });
                 }
                 // Packets come there.
                 base => {
@@ -143,6 +143,18 @@ impl Table {
         })
     }
 
+    /// Wants in a set what the kernel has in it, as far as is believed.
+    pub fn keep_elements(&mut self, id: SetId) {
+        let state = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut);
+        let Some(state) = state.filter(|state| !state.new) else { return };
+        for (key, there) in std::mem::take(&mut state.touched) {
+            match there {
+                Some(value) => state.elements.insert(key, value),
+                None => state.elements.remove(&key),
+            };
+        }
+    }
+
     /// Takes for what the kernel has under a key what was just read there, with no doubt about it.
     pub fn observe(&mut self, id: SetId, key: &Key, there: Option<Value>) {
         let state = self.sets.get_mut(id.0 as usize).and_then(Option::as_mut);
@@ -178,16 +190,40 @@ impl Table {
     /// Whether the kernel has chains or sets from an earlier run that this state does not have. They
     /// do no harm: [`Table::changes`] leaves them alone until [`Table::delete_unused`].
     pub fn has_unused(&self) -> bool {
-        !self.unused_chains.is_empty() || !self.unused_sets.is_empty()
+        !self.keeps_unused && !(self.unused_chains.is_empty() && self.unused_sets.is_empty())
+    }
+
+    /// Keeps them for now, because elements lead to them, or does so no more; also those that were about to be deleted.
+    pub fn keep_unused(&mut self, keep: bool) {
+        self.keeps_unused = keep;
+        if !keep {
+            return;
+        }
+        let is_replaced = |set: &Arc<str>| self.set_ids.contains_key(set);
+        let (replaced, kept) =
+            std::mem::take(&mut self.removed_sets).into_iter().partition(is_replaced);
+        self.removed_sets = replaced;
+        self.unused_sets.append(&mut { kept });
+        // Those that are attached to a hook go: nothing leads there.
+        let is_kept = |name: &Arc<str>, there: &mut KernelChain| {
+            !self.chains.contains_key(name) && there.base() == Some(None)
+        };
+        self.unused_chains.extend(self.touched_chains.extract_if(is_kept));
+    }
+
+    /// Whether they are kept.
+    pub fn keeps_unused(&self) -> bool {
+        self.keeps_unused
     }
 
     /// Has the next [`Table::changes`] delete those of the chains whose names are such.
     pub fn delete_unused_chains(&mut self, is_such: impl Fn(&str) -> bool) {
         let such: Vec<Arc<str>> =
-            self.unused_chains.iter().filter(|name| is_such(name)).cloned().collect();
+            self.unused_chains.keys().filter(|name| is_such(name)).cloned().collect();
         for name in such {
-            self.unused_chains.remove(&name);
-            self.touched_chains.insert(name, KernelChain::Different { base: None });
+            if let Some(there) = self.unused_chains.remove(&name) {
+                self.touched_chains.insert(name, there);
+            }
         }
     }
 
@@ -206,11 +242,13 @@ impl Table {
 
     /// Has the next [`Table::changes`] delete them. A transaction of its own is best: before 6.2 the
     /// kernel refuses to delete what something led to a moment ago. At the latest they go with the
-    /// first chain or set that is deleted, because they may lead to it.
+    /// first chain or set that is deleted, because they may lead to it; but not while they are
+    /// [kept](Table::keep_unused).
     pub fn delete_unused(&mut self) {
-        for name in std::mem::take(&mut self.unused_chains) {
-            self.touched_chains.insert(name, KernelChain::Different { base: None });
+        if self.keeps_unused {
+            return;
         }
+        self.touched_chains.extend(std::mem::take(&mut self.unused_chains));
         self.removed_sets.append(&mut self.unused_sets);
     }
 

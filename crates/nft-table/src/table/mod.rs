@@ -22,7 +22,7 @@ pub use error::TableError;
 use crate::shape::Shape;
 use crate::{BaseChain, Chain, Key, Ownership, Set, Value};
 use hashbrown::HashMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A set of a [`Table`].
@@ -83,8 +83,10 @@ pub struct Table {
     next_order: u64,
     touched_chains: HashMap<Arc<str>, KernelChain>,
     /// Chains and sets that the kernel has, from an earlier run, and nobody asked for.
-    unused_chains: BTreeSet<Arc<str>>,
+    unused_chains: BTreeMap<Arc<str>, KernelChain>,
     unused_sets: BTreeSet<Arc<str>>,
+    /// What stays may lead to them.
+    keeps_unused: bool,
     in_kernel: InKernel,
     ownership: Ownership,
 }
@@ -110,8 +112,9 @@ impl Table {
             chain_order: HashMap::new(),
             next_order: 0,
             touched_chains: HashMap::new(),
-            unused_chains: BTreeSet::new(),
+            unused_chains: BTreeMap::new(),
             unused_sets: BTreeSet::new(),
+            keeps_unused: false,
             in_kernel: InKernel::Absent,
             ownership: Ownership::Nobody,
         }
@@ -211,14 +214,22 @@ impl Table {
         }
     }
 
+    /// Says nothing of a chain any more, which is not attached to a hook: the kernel goes on with what it has of it, as
+    /// one of the [unused](Table::has_unused). No rule and no element that is wanted may refer to it.
+    pub fn disown_chain(&mut self, name: &str) {
+        let Some(chain) = self.chains.remove(name) else { return };
+        self.chain_order.remove(name);
+        let name = chain.name.clone();
+        let there = self.touched_chains.remove(&name).unwrap_or(KernelChain::Present(chain));
+        if there.base().is_some() {
+            self.unused_chains.insert(name, there);
+        }
+    }
+
     /// Remembers what the kernel has of a chain, which was `before` in the desired state.
     fn touch_chain(&mut self, name: Arc<str>, before: Option<Chain>) -> &KernelChain {
-        let before = match before {
-            // Leftovers are not attached to a hook: otherwise they are not adopted.
-            None if self.unused_chains.remove(&name) => KernelChain::Different { base: None },
-            before => before.map_or(KernelChain::Absent, KernelChain::Present),
-        };
-        self.touched_chains.entry(name).or_insert(before)
+        let before = before.map(KernelChain::Present).or_else(|| self.unused_chains.remove(&name));
+        self.touched_chains.entry(name).or_insert(before.unwrap_or(KernelChain::Absent))
     }
 
     /// Puts a value under a key, in the place of what was there.
@@ -320,6 +331,15 @@ impl Table {
         match self.touched_chains.get(name) {
             Some(there) => there.base().is_some(),
             None => self.chains.contains_key(name),
+        }
+    }
+
+    /// Whether the kernel has a chain just as it is here, as far as is believed.
+    pub fn is_chain_as_written(&self, name: &str) -> bool {
+        let Some(chain) = self.chains.get(name) else { return false };
+        match self.touched_chains.get(name) {
+            Some(there) => matches!(there, KernelChain::Present(there) if there == chain),
+            None => true,
         }
     }
 
