@@ -24,11 +24,6 @@ impl Loss {
     pub fn began(&self, from: Instant, to: Instant) -> bool {
         (from..=to).contains(&self.from)
     }
-
-    /// Whether some of it was within a time.
-    pub fn overlaps(&self, from: Instant, to: Instant) -> bool {
-        self.from <= to && from <= self.to
-    }
 }
 
 /// What all clients saw.

@@ -65,7 +65,7 @@ fn run(variant: Variant, seed: u64, time: Duration) -> bool {
     });
     let after = chaos.resources();
     let allowed = |loss: &&Loss| {
-        let is_away = |at: &Instant| loss.overlaps(*at, *at + AWAY);
+        let is_away = |at: &Instant| loss.began(*at - JUST_BEFORE, *at + AWAY);
         (variant == Variant::Shared && chaos.away.iter().any(is_away))
             || chaos.exchanged.iter().any(|(from, to)| loss.began(*from - JUST_BEFORE, *to))
     };

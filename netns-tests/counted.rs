@@ -8,8 +8,11 @@ use kube_proxy::explain::CountedPort;
 use kube_proxy::metrics::kernel::Rebuild;
 use kube_proxy::plan::Counting;
 use nft_table::Family;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
 use test_support::lab::{Lab, Load, Outcome, cluster_ip, external_ip};
 use test_support::proxy::{Config, Manifests, Program, Proxy, endpoints, objects, service};
 
@@ -228,4 +231,28 @@ fn the_program_says_what_it_counts() {
     let flags = ["--", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56"];
     let verified = said(&lab, &[&["verify", folder, "--node", "node"][..], &flags].concat());
     assert_eq!(verified, "");
+}
+
+/// Also when it is ended from elsewhere, as with a pod or a session.
+#[test]
+fn top_gives_the_terminal_back() {
+    let Some(lab) = lab() else { return };
+    let mut program = Program::start(&lab, &Manifests::new(), None);
+    let screen = tempfile::NamedTempFile::new().unwrap();
+    let seen = || std::fs::read_to_string(screen.path()).unwrap_or_default();
+    let (enters, leaves) = ("\x1b[?1049h", "\x1b[?1049l");
+    // It gives the command a terminal of its own, and writes down what it shows.
+    let top = format!("exec {} top --interval 1h", test_support::proxy::program().display());
+    let mut script = lab.node().namespace.run(|| {
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--flush", "--return", "--command", &top]).arg(screen.path());
+        command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+    });
+    program.wait_until(|_| seen().contains(enters));
+    let children = format!("/proc/{0}/task/{0}/children", script.id());
+    let children = std::fs::read_to_string(children).unwrap();
+    let top = Pid::from_raw(children.trim().parse().expect("one child"));
+    kill(top, Signal::SIGTERM).unwrap();
+    assert!(script.wait().unwrap().success(), "{}", seen());
+    assert!(seen().contains(leaves), "{}", seen());
 }

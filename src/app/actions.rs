@@ -38,15 +38,17 @@ fn check_kernel() -> anyhow::Result<()> {
 /// Makes the settings of conntrack; what cannot be made is an error, or a warning where it may stay as it is.
 fn set_conntrack(config: &Config, may_stay: impl Fn(&SysctlError) -> bool) -> anyhow::Result<()> {
     let sysctl = Sysctl::system();
-    let Err(error) = sysctl.set_conntrack(&conntrack_settings(config, sysctl.cpus())) else {
-        return Ok(());
-    };
     // A single host is often a container or a namespace that may not change them.
-    if matches!(config.source, Source::Manifests(_)) || may_stay(&error) {
-        tracing::warn!("{error}");
-        return Ok(());
+    let is_single = matches!(config.source, Source::Manifests(_));
+    let mut failed = Vec::new();
+    for error in sysctl.set_conntrack(&conntrack_settings(config, sysctl.cpus())) {
+        if is_single || may_stay(&error) {
+            tracing::warn!("{error}");
+        } else {
+            failed.push(error.to_string());
+        }
     }
-    Err(error.into())
+    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
 }
 
 /// All that is done before serving.

@@ -81,11 +81,13 @@ impl Sysctl {
         Sysctl { proc: proc.into(), sys: sys.into() }
     }
 
-    /// Makes the conntrack settings. The first that cannot be made ends it with an error.
-    pub fn set_conntrack(&self, settings: &ConntrackSettings) -> Result<(), SysctlError> {
+    /// Makes the conntrack settings. Returns why those could not be made that could not; the others are.
+    pub fn set_conntrack(&self, settings: &ConntrackSettings) -> Vec<SysctlError> {
+        let mut made = Vec::new();
         if let Some(max) = settings.max {
-            self.set_netfilter("nf_conntrack_max", max)?;
-            self.raise_hash_size(max / 4)?;
+            let table = self.set_netfilter("nf_conntrack_max", max);
+            // Without the table there is no use for a hash of that size.
+            made.push(table.and_then(|()| self.raise_hash_size(max / 4)));
         }
         for (name, timeout) in [
             ("nf_conntrack_tcp_timeout_established", settings.tcp_established_timeout),
@@ -94,13 +96,13 @@ impl Sysctl {
             ("nf_conntrack_udp_timeout_stream", settings.udp_stream_timeout),
         ] {
             if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
-                self.set_netfilter(name, timeout.as_secs())?;
+                made.push(self.set_netfilter(name, timeout.as_secs()));
             }
         }
         if settings.tcp_be_liberal {
-            self.set_netfilter("nf_conntrack_tcp_be_liberal", 1)?;
+            made.push(self.set_netfilter("nf_conntrack_tcp_be_liberal", 1));
         }
-        Ok(())
+        made.into_iter().filter_map(Result::err).collect()
     }
 
     /// Sets how likely the kernel kills this process when memory runs out: -1000 (never) to 1000.
@@ -215,6 +217,12 @@ mod tests {
             Sysctl::at(self.root.path().join("proc"), self.root.path().join("sys"))
         }
 
+        #[track_caller]
+        fn made(&self, settings: &ConntrackSettings) {
+            let failed = self.sysctl().set_conntrack(settings);
+            assert!(failed.is_empty(), "{failed:?}");
+        }
+
         fn remove(&self, path: &str) {
             fs::remove_file(self.root.path().join(path)).unwrap();
         }
@@ -257,7 +265,7 @@ mod tests {
             udp_stream_timeout: seconds(20),
             tcp_be_liberal: true,
         };
-        machine.sysctl().set_conntrack(&settings).unwrap();
+        machine.made(&settings);
         let changed = machine.changed();
         let changed: Vec<_> = changed.iter().map(|(name, value)| (*name, value.as_str())).collect();
         assert_eq!(
@@ -277,13 +285,13 @@ mod tests {
     #[test]
     fn zero_and_none_leave_everything_alone() {
         let machine = Machine::new();
-        machine.sysctl().set_conntrack(&ConntrackSettings::default()).unwrap();
+        machine.made(&ConntrackSettings::default());
         let zero = ConntrackSettings {
             tcp_established_timeout: Some(Duration::ZERO),
             udp_timeout: Some(Duration::ZERO),
             ..ConntrackSettings::default()
         };
-        machine.sysctl().set_conntrack(&zero).unwrap();
+        machine.made(&zero);
         assert_eq!(machine.changed(), []);
     }
 
@@ -298,7 +306,7 @@ mod tests {
             udp_timeout: seconds(30),
             ..ConntrackSettings::default()
         };
-        machine.sysctl().set_conntrack(&settings).unwrap();
+        machine.made(&settings);
         assert_eq!(machine.changed(), []);
         assert_eq!(fs::metadata(&read_only).unwrap().modified().unwrap(), before);
     }
@@ -309,28 +317,48 @@ mod tests {
         machine.remove("proc/sys/net/netfilter/nf_conntrack_udp_timeout");
         let settings =
             ConntrackSettings { udp_timeout: seconds(10), ..ConntrackSettings::default() };
-        let message = machine.sysctl().set_conntrack(&settings).unwrap_err().to_string();
+        let message = machine.sysctl().set_conntrack(&settings)[0].to_string();
         assert!(message.starts_with("cannot write 10 to "), "{message}");
         assert!(message.contains("sys/net/netfilter/nf_conntrack_udp_timeout: "), "{message}");
         assert!(message.ends_with("(is the kernel module nf_conntrack loaded?)"), "{message}");
+    }
+
+    /// In a network namespace of its own some can be made and others cannot.
+    #[test]
+    fn a_failure_keeps_no_other_setting_from_being_made() {
+        let machine = Machine::new();
+        machine.remove("proc/sys/net/netfilter/nf_conntrack_max");
+        machine.remove("proc/sys/net/netfilter/nf_conntrack_udp_timeout");
+        let settings = ConntrackSettings {
+            max: Some(131072),
+            tcp_established_timeout: seconds(86400),
+            udp_timeout: seconds(10),
+            tcp_be_liberal: true,
+            ..ConntrackSettings::default()
+        };
+        let failed = machine.sysctl().set_conntrack(&settings);
+        let failed: Vec<_> = failed.iter().filter_map(|error| error.path.file_name()).collect();
+        assert_eq!(failed, ["nf_conntrack_max", "nf_conntrack_udp_timeout"]);
+        let changed: Vec<_> = machine.changed().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(changed, ["nf_conntrack_tcp_timeout_established", "nf_conntrack_tcp_be_liberal"]);
     }
 
     #[test]
     fn the_hash_table_is_raised_by_either_file_and_never_lowered() {
         let settings = ConntrackSettings { max: Some(4 * 16384), ..ConntrackSettings::default() };
         let machine = Machine::new();
-        machine.sysctl().set_conntrack(&settings).unwrap();
+        machine.made(&settings);
         assert_eq!(machine.changed(), [], "16384 buckets suffice");
 
         let settings = ConntrackSettings { max: Some(131072), ..ConntrackSettings::default() };
         machine.remove("sys/module/nf_conntrack/parameters/hashsize");
-        machine.sysctl().set_conntrack(&settings).unwrap();
+        machine.made(&settings);
         assert!(machine.changed().iter().any(|(name, _)| *name == "nf_conntrack_buckets"));
 
         let machine = Machine::new();
         machine.remove("sys/module/nf_conntrack/parameters/hashsize");
         machine.remove("proc/sys/net/netfilter/nf_conntrack_buckets");
-        let message = machine.sysctl().set_conntrack(&settings).unwrap_err().to_string();
+        let message = machine.sysctl().set_conntrack(&settings)[0].to_string();
         assert!(message.contains("32768") && message.contains("hashsize"), "{message}");
     }
 

@@ -11,11 +11,17 @@ use crate::explain::Connections;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use rates::{Look, Order, Rate};
 use screen::{PORTS, Screen, number};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Points of the chart of all connections.
 const HISTORY: usize = 600;
+
+/// How long it may take to notice that it is to end.
+const SIGNALS: Duration = Duration::from_millis(200);
 
 /// Which Services are shown, and how often.
 #[derive(Debug)]
@@ -32,8 +38,13 @@ pub struct Options {
 pub fn watch(options: &Options) -> anyhow::Result<()> {
     // Before the terminal changes: an error is shown as any other.
     let first = look(options)?;
+    // The terminal has to be given back, whatever ends this.
+    let ends = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGTERM] {
+        signal_hook::flag::register(signal, ends.clone())?;
+    }
     let mut terminal = ratatui::try_init()?;
-    let watched = Watch::new(options, first).run(&mut terminal);
+    let watched = Watch::new(options, first).run(&mut terminal, &ends);
     ratatui::restore();
     watched
 }
@@ -90,18 +101,23 @@ impl Watch<'_> {
         Watch { options, screen, last, endpoints: None }
     }
 
-    fn run(mut self, terminal: &mut ratatui::DefaultTerminal) -> anyhow::Result<()> {
+    fn run(
+        mut self,
+        terminal: &mut ratatui::DefaultTerminal,
+        ends: &AtomicBool,
+    ) -> anyhow::Result<()> {
         let mut next = Instant::now() + self.options.interval;
-        loop {
+        while !ends.load(Ordering::Relaxed) {
             terminal.draw(|frame| self.screen.draw(frame))?;
             let left = next.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.screen.error = self.update().err().map(|error| error.to_string());
                 next = Instant::now() + self.options.interval;
-            } else if event::poll(left)? && self.is_last(&event::read()?) {
-                return Ok(());
+            } else if event::poll(left.min(SIGNALS))? && self.is_last(&event::read()?) {
+                break;
             }
         }
+        Ok(())
     }
 
     fn update(&mut self) -> anyhow::Result<()> {
