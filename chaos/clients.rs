@@ -13,7 +13,7 @@ const LATE: &str = "its first packet was lost";
 #[derive(Debug)]
 pub struct Loss {
     pub from: Instant,
-    pub to: Instant,
+    pub took: Duration,
     pub what: String,
     /// It was answered all the same, after its first packet had been sent again.
     pub is_late: bool,
@@ -107,7 +107,7 @@ fn note(
         Some(problem) => {
             let is_late = problem == LATE;
             let what = format!("{host} to {target}: {problem}");
-            let loss = Loss { from, to: Instant::now(), what, is_late };
+            let loss = Loss { from, took: from.elapsed(), what, is_late };
             losses.lock().unwrap_or_else(PoisonError::into_inner).push(loss);
         }
     }

@@ -81,7 +81,8 @@ fn run(variant: Variant, seed: u64, time: Duration) -> bool {
     }
     println!("  before: {before}\n  after:  {after}");
     for loss in losses.iter().take(20) {
-        println!("  lost: {} (began {})", loss.what, chaos.nearest(loss));
+        let took = loss.took.as_millis();
+        println!("  lost: {} (began {}, took {took} ms)", loss.what, chaos.nearest(loss));
     }
     let mut complaints = chaos.complaints();
     let late = losses.iter().filter(|loss| loss.is_late).count();

@@ -1,9 +1,9 @@
 //! How long it takes from parsed objects to the kernel, and how much memory, in a network namespace of
 //! its own: `cargo bench --bench programming [SERVICES ...]` (as root).
 //!
-//! For every size: the first load, one replaced endpoint (N stays), the first Service with a number of
-//! endpoints that no other has (new N), one endpoint more or less (N changes), one new Service, and a restart
-//! on an unchanged table. The commit includes the encoding.
+//! For every size: the first load, one replaced endpoint (N stays), the first Service with one endpoint more than any
+//! other (next N), or with a number of endpoints far from that of any other (new N), each the best of some, one endpoint
+//! more or less (N changes), one new Service, and a restart on an unchanged table. The commit includes the encoding.
 //!
 //! Then the first load again, and the first sync on a table of the first layout (an upgrade), while another
 //! program commits small transactions to a table of its own, one after the other: how long one of them
@@ -57,9 +57,9 @@ fn main() {
     };
     println!("{ENDPOINTS} endpoints a Service; times in milliseconds, memory in MiB\n");
     println!(
-        "| Services | plan | encode | commit | load in all | RSS (peak) | replaced endpoint p50 / p99 | new N | N changes p50 / p99 | new Service p50 / p99 | restart | explain p50 / p99 | a page of Services |"
+        "| Services | plan | encode | commit | load in all | RSS (peak) | replaced endpoint p50 / p99 | next N | new N | N changes p50 / p99 | new Service p50 / p99 | restart | explain p50 / p99 | a page of Services |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     each(&sizes, "--alone");
     println!(
         "\nThe best of {} runs; waits of another program that commits all the while\n",
@@ -97,6 +97,8 @@ fn measure(services: u32) {
         let first = 100 + round;
         slice(round * 7919 % services, (first..first + 1).chain(1..ENDPOINTS))
     });
+    let next = numbers(&mut engine, 1);
+    let new = numbers(&mut engine, 100);
     let resized =
         updates(&mut engine, |round| slice(round * 7919 % services, 0..ENDPOINTS + 1 + round % 2));
     let created = updates(&mut engine, |round| service(services + round));
@@ -112,7 +114,7 @@ fn measure(services: u32) {
     let restart = start.elapsed();
     assert_eq!(again.operations, 0, "a restart on an unchanged table writes nothing");
     println!(
-        "| {services} | {} | {} | {} | {} | {:.0} ({:.0}) | {} | {} | {} | {} | {} | {} | {} |",
+        "| {services} | {} | {} | {} | {} | {:.0} ({:.0}) | {} | {} | {} | {} | {} | {} | {} | {} |",
         ms(loaded.planning),
         ms(encoding),
         ms(loaded.writing),
@@ -120,7 +122,8 @@ fn measure(services: u32) {
         memory.0,
         memory.1,
         quantiles(replaced),
-        ms(resized[0]),
+        ms(next),
+        ms(new),
         quantiles(resized),
         quantiles(created),
         ms(restart),
@@ -191,6 +194,21 @@ fn updates(engine: &mut Engine<Nft>, change: impl Fn(u32) -> Change) -> Vec<Dura
             start.elapsed()
         })
         .collect()
+}
+
+/// A Service gets a number of endpoints that none has, again and again so many more, with the time between that the program
+/// has to put things in order. The best of some.
+fn numbers(engine: &mut Engine<Nft>, more: u32) -> Duration {
+    let one = |round: u32| {
+        while engine.has_unused() {
+            engine.delete_unused().expect("chains that nothing leads to");
+        }
+        engine.apply(slice(0, 0..ENDPOINTS + more * (1 + round)));
+        let start = Instant::now();
+        engine.sync().expect("an update");
+        start.elapsed()
+    };
+    (0..5).map(one).min().expect("some")
 }
 
 fn ms(duration: Duration) -> String {

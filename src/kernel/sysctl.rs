@@ -340,7 +340,10 @@ mod tests {
         let failed: Vec<_> = failed.iter().filter_map(|error| error.path.file_name()).collect();
         assert_eq!(failed, ["nf_conntrack_max", "nf_conntrack_udp_timeout"]);
         let changed: Vec<_> = machine.changed().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(changed, ["nf_conntrack_tcp_timeout_established", "nf_conntrack_tcp_be_liberal"]);
+        assert_eq!(
+            changed,
+            ["nf_conntrack_tcp_timeout_established", "nf_conntrack_tcp_be_liberal"]
+        );
     }
 
     #[test]

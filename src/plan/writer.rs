@@ -5,13 +5,20 @@
 use super::layout::{self, Balancing, Counting, SetKind, SetName, Sets, Uses};
 use super::pods::Pods;
 use hashbrown::{HashMap, HashSet};
-use nft_table::{Chain, Key, Set, SetId, Table, Value};
+use nft_table::{Chain, Family, Key, Set, SetId, Table, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Why the table takes what is put into it.
 const SETS_FIT: &str = "a set is added while none of its name is there";
 const ELEMENTS_FIT: &str = "keys and values are made for their sets";
+
+/// From so many verdicts in maps on, chains are made ahead: the kernel looks at all of them when a rule is added, and a
+/// chain is committed before what leads to it.
+const SPARES_FROM: usize = 10_000;
+
+/// So many chains are made ahead in one transaction at most: for each the kernel looks at a whole bank of slots.
+const SPARES_AT_ONCE: usize = 4;
 
 /// The table with the counts of who needs what.
 #[derive(Debug)]
@@ -36,6 +43,8 @@ pub struct Writer {
     /// [`Writer::delete_unused`]: before 6.2 the kernel refuses to delete a chain whose last
     /// reference went a moment ago, and an endpoint that comes back needs it again.
     idle: BTreeSet<Balancing>,
+    /// Which chains are in use or idle has changed since it was last seen to that there are spare ones.
+    spares_are_stale: bool,
     /// Other chains, and sets of single Services, that are not needed any more; deleted with the idle chains,
     /// for the same reasons.
     retired_chains: BTreeSet<Arc<str>>,
@@ -58,6 +67,7 @@ impl Writer {
             fixed_chains: HashSet::new(),
             chain_uses: HashMap::new(),
             idle: BTreeSet::new(),
+            spares_are_stale: false,
             retired_chains: BTreeSet::new(),
             retired_sets: BTreeSet::new(),
             wanted: HashMap::new(),
@@ -253,6 +263,7 @@ impl Writer {
     pub fn use_chain(&mut self, chain: Balancing) {
         let uses = self.chain_uses.entry(chain).or_insert(0);
         *uses += 1;
+        self.spares_are_stale |= *uses == 1;
         // An idle chain is still there.
         if *uses == 1 && !self.idle.remove(&chain) {
             chain.leads_to().for_each(|next| self.use_chain(next));
@@ -267,6 +278,7 @@ impl Writer {
         if *uses == 0 {
             self.chain_uses.remove(&chain);
             self.idle.insert(chain);
+            self.spares_are_stale = true;
         }
     }
 
@@ -324,8 +336,14 @@ impl Writer {
             let rules = self.table.chain(other).into_iter().flat_map(|chain| &chain.rules);
             rules.flat_map(|rule| rule.chains()).any(|chain| **chain == *name)
         };
-        let others: Vec<Arc<str>> = self.retired_chains.extract_if(.., leads_there).collect();
-        others.iter().for_each(|other| self.disown_chain(other));
+        let others: Vec<Arc<str>> =
+            self.retired_chains.iter().filter(|other| leads_there(other)).cloned().collect();
+        for other in others {
+            // Unless it went with another one.
+            if self.retired_chains.remove(&other) {
+                self.disown_chain(&other);
+            }
+        }
     }
 
     /// The set of a single Service; added if it is not there.
@@ -344,7 +362,7 @@ impl Writer {
 
     /// Whether [`Writer::delete_unused`] has something to do.
     pub fn has_unused(&self) -> bool {
-        let is_unused = !self.idle.is_empty()
+        let is_unused = self.idle_differ()
             || !self.retired_chains.is_empty()
             || !self.retired_sets.is_empty()
             || self.empty_slots.iter().any(|set| self.is_empty(*set))
@@ -352,13 +370,45 @@ impl Writer {
         is_unused && !self.table.keeps_unused()
     }
 
-    /// Deletes the chains and sets that nothing leads to.
+    /// Deletes the chains and sets that nothing leads to, and makes spare chains.
     pub fn delete_unused(&mut self) {
         if self.table.keeps_unused() {
             return;
         }
         self.table.delete_unused();
         self.drop_unused(true);
+        if self.has_spares() {
+            let mut missing = self.missing_spares();
+            self.spares_are_stale = missing.len() > SPARES_AT_ONCE;
+            missing.truncate(SPARES_AT_ONCE);
+            missing.into_iter().for_each(|chain| self.keep_chain(chain));
+        }
+    }
+
+    /// Whether chains are idle that should not be there, or spare ones are not there.
+    fn idle_differ(&self) -> bool {
+        if self.has_spares() { self.spares_are_stale } else { !self.idle.is_empty() }
+    }
+
+    fn has_spares(&self) -> bool {
+        let verdicts = [SetKind::ServiceIps, SetKind::ServiceNodeports]
+            .into_iter()
+            .flat_map(|kind| Family::BOTH.map(|family| SetName::new(kind, family)));
+        let maps = verdicts.filter_map(|name| self.sets.get(name));
+        maps.map(|id| self.table.len(id)).sum::<usize>() >= SPARES_FROM
+    }
+
+    /// Spare is the chain for one endpoint more than Services have: one of them may have as many any moment.
+    fn is_spare(&self, chain: &Balancing) -> bool {
+        let before = chain.one_less();
+        before.is_some_and(|before| self.chain_uses.contains_key(&before))
+    }
+
+    fn missing_spares(&self) -> Vec<Balancing> {
+        let next = self.chain_uses.keys().filter_map(|chain| chain.one_more());
+        let is_there =
+            |chain: &Balancing| self.chain_uses.contains_key(chain) || self.idle.contains(chain);
+        next.filter(|chain| !is_there(chain)).collect()
     }
 
     /// Forgets the chains and sets that nothing leads to and that the kernel has never had. It may have refused them.
@@ -377,8 +427,11 @@ impl Writer {
     /// led to goes the next time.
     fn drop_unused(&mut self, all: bool) -> bool {
         let mut dropped = false;
+        let has_spares = self.has_spares();
         for chain in std::mem::take(&mut self.idle) {
-            if chain.kind.is_single() && all {
+            if has_spares && self.is_spare(&chain) {
+                self.idle.insert(chain);
+            } else if chain.kind.is_single() && all {
                 self.rules_are_stale = true;
             } else if chain.kind.is_single() || !(all || self.is_new(&chain.to_string())) {
                 self.idle.insert(chain);
@@ -477,5 +530,78 @@ impl Default for ChainNames {
 impl ChainNames {
     pub fn get(&mut self, chain: Balancing) -> Arc<str> {
         self.balancing.entry(chain).or_insert_with(|| chain.to_string().into()).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Backend;
+    use nft_table::{Operation, Verdict};
+    use std::net::Ipv4Addr;
+
+    const SERVICE_IPS: SetName = SetName::new(SetKind::ServiceIps, Family::V4);
+
+    fn key(number: usize) -> Key {
+        let address = Ipv4Addr::from_bits(0x0a60_0000 + number as u32);
+        Key::builder().address(address.into()).protocol(6).port(80).build()
+    }
+
+    /// A Service with so many endpoints.
+    fn put(writer: &mut Writer, number: usize, endpoints: u32) {
+        let chain = format!("cluster4-{endpoints}");
+        writer.put(SERVICE_IPS, key(number), Value::verdict(Verdict::Goto(chain.into()), None));
+    }
+
+    fn tidy(writer: &mut Writer) {
+        writer.write_rules();
+        writer.table.committed();
+        while writer.has_unused() {
+            writer.delete_unused();
+            writer.table.committed();
+        }
+    }
+
+    fn numbers(writer: &Writer) -> Vec<u32> {
+        let chains = writer.table.chains().into_iter();
+        let mut numbers: Vec<u32> =
+            chains.filter_map(|chain| Balancing::parse(&chain.name)).map(|c| c.endpoints).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    #[test]
+    fn a_large_table_has_the_next_number_of_endpoints_ahead() {
+        let mut writer = Writer::new(Pods::default(), false, Counting::Off);
+        let address = Ipv4Addr::new(10, 244, 0, 1).into();
+        let slot = Key::builder().address(address).protocol(6).port(80).slot(0).build();
+        let slots = SetName::new(SetKind::ClusterEndpoints, Family::V4);
+        writer.put(slots, slot, Backend { address, port: 8080 }.to_value());
+        (1..SPARES_FROM).for_each(|number| put(&mut writer, number, 1));
+        put(&mut writer, 1, 5);
+        tidy(&mut writer);
+        put(&mut writer, 1, 1);
+        tidy(&mut writer);
+        assert_eq!(numbers(&writer), [1], "not large enough");
+        put(&mut writer, 0, 1);
+        tidy(&mut writer);
+        assert_eq!(numbers(&writer), [1, 2]);
+        put(&mut writer, 0, 2);
+        let is_chain = |operation: &Operation<'_>| matches!(operation, Operation::AddChain(_));
+        assert!(!writer.table.changes().operations.iter().any(is_chain));
+        tidy(&mut writer);
+        assert_eq!(numbers(&writer), [1, 2, 3]);
+        put(&mut writer, 0, 1);
+        tidy(&mut writer);
+        assert_eq!(numbers(&writer), [1, 2]);
+        // More than are made at once.
+        (0..10).for_each(|number| put(&mut writer, number, 10 + 2 * number as u32));
+        tidy(&mut writer);
+        let all: Vec<u32> = [1, 2].into_iter().chain(10..30).collect();
+        assert_eq!(numbers(&writer), all);
+        writer.take(SERVICE_IPS, &key(0));
+        tidy(&mut writer);
+        let used: Vec<u32> = std::iter::once(1).chain((12..30).step_by(2)).collect();
+        assert_eq!(numbers(&writer), used);
     }
 }

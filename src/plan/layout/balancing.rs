@@ -180,6 +180,22 @@ impl Balancing {
         Some([list(inside, self.endpoints), list(outside, self.here)])
     }
 
+    /// The chain for lists of one endpoint more; None where the number of slots is not that of endpoints.
+    pub fn one_more(self) -> Option<Balancing> {
+        let endpoints = self.endpoints.checked_add(1).filter(|_| self.has_slot_for_each())?;
+        Some(Balancing { endpoints, ..self })
+    }
+
+    /// The chain for lists of one endpoint less; None where that is none, too.
+    pub fn one_less(self) -> Option<Balancing> {
+        let less = self.endpoints.checked_sub(1).filter(|_| self.has_slot_for_each());
+        less.filter(|endpoints| *endpoints > 0).map(|endpoints| Balancing { endpoints, ..self })
+    }
+
+    fn has_slot_for_each(self) -> bool {
+        self.map().is_some() && !self.algorithm.is_hash()
+    }
+
     /// The chains that this one leads to.
     pub fn leads_to(self) -> impl Iterator<Item = Balancing> {
         self.parts().into_iter().flatten().flatten()

@@ -190,7 +190,8 @@ impl Table {
     /// Whether the kernel has chains or sets from an earlier run that this state does not have. They
     /// do no harm: [`Table::changes`] leaves them alone until [`Table::delete_unused`].
     pub fn has_unused(&self) -> bool {
-        !self.keeps_unused && !(self.unused_chains.is_empty() && self.unused_sets.is_empty())
+        let are_there = !self.unused_chains.is_empty() || !self.unused_sets.is_empty();
+        are_there && !self.keeps_unused
     }
 
     /// Keeps them for now, because elements lead to them, or does so no more; also those that were about to be deleted.
