@@ -1,24 +1,23 @@
 //! Writes elements into the table and keeps what they need: sets exist while they have elements, shared balancing
 //! chains while an element leads to them, rules while there is something that they look into. An element
 //! that several Services want stays until the last one goes.
+//!
+//! * `unused`: what nothing leads to any more, and when it goes
+//! * `spares`: chains that a large table has before they are needed
+
+mod spares;
+mod unused;
 
 use super::layout::{self, Balancing, Counting, SetKind, SetName, Sets, Uses};
 use super::pods::Pods;
 use hashbrown::{HashMap, HashSet};
-use nft_table::{Chain, Family, Key, Set, SetId, Table, Value};
+use nft_table::{Chain, Key, Set, SetId, Table, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Why the table takes what is put into it.
 const SETS_FIT: &str = "a set is added while none of its name is there";
 const ELEMENTS_FIT: &str = "keys and values are made for their sets";
-
-/// From so many verdicts in maps on, chains are made ahead: the kernel looks at all of them when a rule is added, and a
-/// chain is committed before what leads to it.
-const SPARES_FROM: usize = 10_000;
-
-/// So many chains are made ahead in one transaction at most: for each the kernel looks at a whole bank of slots.
-const SPARES_AT_ONCE: usize = 4;
 
 /// The table with the counts of who needs what.
 #[derive(Debug)]
@@ -321,31 +320,6 @@ impl Writer {
         self.table.set_chain(chain);
     }
 
-    /// A chain of a single Service is not needed any more.
-    pub fn retire_chain(&mut self, name: Arc<str>) {
-        self.retired_chains.insert(name);
-    }
-
-    /// A chain of a single Service is not planned any more, but what the kernel has of it stays; so do those that are not
-    /// needed any more and lead to it.
-    pub fn disown_chain(&mut self, name: &str) {
-        let before = self.table.chain(name).map(led_to).unwrap_or_default();
-        self.table.disown_chain(name);
-        before.into_iter().for_each(|chain| self.leave_chain(chain));
-        let leads_there = |other: &Arc<str>| {
-            let rules = self.table.chain(other).into_iter().flat_map(|chain| &chain.rules);
-            rules.flat_map(|rule| rule.chains()).any(|chain| **chain == *name)
-        };
-        let others: Vec<Arc<str>> =
-            self.retired_chains.iter().filter(|other| leads_there(other)).cloned().collect();
-        for other in others {
-            // Unless it went with another one.
-            if self.retired_chains.remove(&other) {
-                self.disown_chain(&other);
-            }
-        }
-    }
-
     /// The set of a single Service; added if it is not there.
     pub fn put_set(&mut self, set: Set) -> SetId {
         self.retired_sets.remove(&set.name);
@@ -353,134 +327,6 @@ impl Writer {
             Some(id) => id,
             None => self.table.add_set(set).expect(SETS_FIT),
         }
-    }
-
-    /// A set of a single Service is not needed any more.
-    pub fn retire_set(&mut self, name: Arc<str>) {
-        self.retired_sets.insert(name);
-    }
-
-    /// Whether [`Writer::delete_unused`] has something to do.
-    pub fn has_unused(&self) -> bool {
-        let is_unused = self.idle_differ()
-            || !self.retired_chains.is_empty()
-            || !self.retired_sets.is_empty()
-            || self.empty_slots.iter().any(|set| self.is_empty(*set))
-            || self.table.has_unused();
-        is_unused && !self.table.keeps_unused()
-    }
-
-    /// Deletes the chains and sets that nothing leads to, and makes spare chains.
-    pub fn delete_unused(&mut self) {
-        if self.table.keeps_unused() {
-            return;
-        }
-        self.table.delete_unused();
-        self.drop_unused(true);
-        if self.has_spares() {
-            let mut missing = self.missing_spares();
-            self.spares_are_stale = missing.len() > SPARES_AT_ONCE;
-            missing.truncate(SPARES_AT_ONCE);
-            missing.into_iter().for_each(|chain| self.keep_chain(chain));
-        }
-    }
-
-    /// Whether chains are idle that should not be there, or spare ones are not there.
-    fn idle_differ(&self) -> bool {
-        if self.has_spares() { self.spares_are_stale } else { !self.idle.is_empty() }
-    }
-
-    fn has_spares(&self) -> bool {
-        let verdicts = [SetKind::ServiceIps, SetKind::ServiceNodeports]
-            .into_iter()
-            .flat_map(|kind| Family::BOTH.map(|family| SetName::new(kind, family)));
-        let maps = verdicts.filter_map(|name| self.sets.get(name));
-        maps.map(|id| self.table.len(id)).sum::<usize>() >= SPARES_FROM
-    }
-
-    /// Spare is the chain for one endpoint more than Services have: one of them may have as many any moment.
-    fn is_spare(&self, chain: &Balancing) -> bool {
-        let before = chain.one_less();
-        before.is_some_and(|before| self.chain_uses.contains_key(&before))
-    }
-
-    fn missing_spares(&self) -> Vec<Balancing> {
-        let next = self.chain_uses.keys().filter_map(|chain| chain.one_more());
-        let is_there =
-            |chain: &Balancing| self.chain_uses.contains_key(chain) || self.idle.contains(chain);
-        next.filter(|chain| !is_there(chain)).collect()
-    }
-
-    /// Forgets the chains and sets that nothing leads to and that the kernel has never had. It may have refused them.
-    pub fn drop_unwritten(&mut self) {
-        // What some that the kernel has were to look into or lead to may go.
-        for name in self.retired_chains.clone() {
-            if !self.is_new(&name) && !self.table.is_chain_as_written(&name) {
-                self.retired_chains.remove(&name);
-                self.disown_chain(&name);
-            }
-        }
-        while self.drop_unused(false) {}
-    }
-
-    /// Removes what nothing leads to; unless `all`, only what the kernel does not have. Whether it was anything: what that
-    /// led to goes the next time.
-    fn drop_unused(&mut self, all: bool) -> bool {
-        let mut dropped = false;
-        let has_spares = self.has_spares();
-        for chain in std::mem::take(&mut self.idle) {
-            if has_spares && self.is_spare(&chain) {
-                self.idle.insert(chain);
-            } else if chain.kind.is_single() && all {
-                self.rules_are_stale = true;
-            } else if chain.kind.is_single() || !(all || self.is_new(&chain.to_string())) {
-                self.idle.insert(chain);
-            } else {
-                self.table.remove_chain(&chain.to_string());
-                chain.leads_to().for_each(|next| self.leave_chain(next));
-                dropped = true;
-            }
-        }
-        for name in std::mem::take(&mut self.retired_chains) {
-            if !all && !self.is_new(&name) {
-                self.retired_chains.insert(name);
-                continue;
-            }
-            let before = self.table.chain(&name).map(led_to).unwrap_or_default();
-            self.table.remove_chain(&name);
-            before.into_iter().for_each(|chain| self.leave_chain(chain));
-            dropped = true;
-        }
-        for name in std::mem::take(&mut self.retired_sets) {
-            match self.table.set_id(&name) {
-                Some(id) if !all && self.table.is_set_written(id) => {
-                    self.retired_sets.insert(name);
-                }
-                Some(id) => {
-                    self.table.remove_set(id);
-                    dropped = true;
-                }
-                None => {}
-            }
-        }
-        for set in std::mem::take(&mut self.empty_slots) {
-            let Some(id) = self.sets.get(set).filter(|_| self.is_empty(set)) else { continue };
-            // Chains that became idle just now go the next time.
-            let mut chains = self.chain_uses.keys().chain(&self.idle);
-            let is_used = chains.any(|chain| chain.map() == Some(set));
-            if is_used || !all && self.table.is_set_written(id) {
-                self.empty_slots.insert(set);
-            } else {
-                self.remove_set(set, id);
-                dropped = true;
-            }
-        }
-        self.write_rules();
-        dropped
-    }
-
-    fn is_new(&self, chain: &str) -> bool {
-        !self.table.is_chain_written(chain)
     }
 
     /// Whether a set is there and has elements.
@@ -530,78 +376,5 @@ impl Default for ChainNames {
 impl ChainNames {
     pub fn get(&mut self, chain: Balancing) -> Arc<str> {
         self.balancing.entry(chain).or_insert_with(|| chain.to_string().into()).clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::Backend;
-    use nft_table::{Operation, Verdict};
-    use std::net::Ipv4Addr;
-
-    const SERVICE_IPS: SetName = SetName::new(SetKind::ServiceIps, Family::V4);
-
-    fn key(number: usize) -> Key {
-        let address = Ipv4Addr::from_bits(0x0a60_0000 + number as u32);
-        Key::builder().address(address.into()).protocol(6).port(80).build()
-    }
-
-    /// A Service with so many endpoints.
-    fn put(writer: &mut Writer, number: usize, endpoints: u32) {
-        let chain = format!("cluster4-{endpoints}");
-        writer.put(SERVICE_IPS, key(number), Value::verdict(Verdict::Goto(chain.into()), None));
-    }
-
-    fn tidy(writer: &mut Writer) {
-        writer.write_rules();
-        writer.table.committed();
-        while writer.has_unused() {
-            writer.delete_unused();
-            writer.table.committed();
-        }
-    }
-
-    fn numbers(writer: &Writer) -> Vec<u32> {
-        let chains = writer.table.chains().into_iter();
-        let mut numbers: Vec<u32> =
-            chains.filter_map(|chain| Balancing::parse(&chain.name)).map(|c| c.endpoints).collect();
-        numbers.sort_unstable();
-        numbers
-    }
-
-    #[test]
-    fn a_large_table_has_the_next_number_of_endpoints_ahead() {
-        let mut writer = Writer::new(Pods::default(), false, Counting::Off);
-        let address = Ipv4Addr::new(10, 244, 0, 1).into();
-        let slot = Key::builder().address(address).protocol(6).port(80).slot(0).build();
-        let slots = SetName::new(SetKind::ClusterEndpoints, Family::V4);
-        writer.put(slots, slot, Backend { address, port: 8080 }.to_value());
-        (1..SPARES_FROM).for_each(|number| put(&mut writer, number, 1));
-        put(&mut writer, 1, 5);
-        tidy(&mut writer);
-        put(&mut writer, 1, 1);
-        tidy(&mut writer);
-        assert_eq!(numbers(&writer), [1], "not large enough");
-        put(&mut writer, 0, 1);
-        tidy(&mut writer);
-        assert_eq!(numbers(&writer), [1, 2]);
-        put(&mut writer, 0, 2);
-        let is_chain = |operation: &Operation<'_>| matches!(operation, Operation::AddChain(_));
-        assert!(!writer.table.changes().operations.iter().any(is_chain));
-        tidy(&mut writer);
-        assert_eq!(numbers(&writer), [1, 2, 3]);
-        put(&mut writer, 0, 1);
-        tidy(&mut writer);
-        assert_eq!(numbers(&writer), [1, 2]);
-        // More than are made at once.
-        (0..10).for_each(|number| put(&mut writer, number, 10 + 2 * number as u32));
-        tidy(&mut writer);
-        let all: Vec<u32> = [1, 2].into_iter().chain(10..30).collect();
-        assert_eq!(numbers(&writer), all);
-        writer.take(SERVICE_IPS, &key(0));
-        tidy(&mut writer);
-        let used: Vec<u32> = std::iter::once(1).chain((12..30).step_by(2)).collect();
-        assert_eq!(numbers(&writer), used);
     }
 }
